@@ -1,0 +1,14 @@
+//! What is said on the wire: the gRPC types generated from `proto/`, their conversion to and from the types of
+//! `ca` and `intentions`, and the bodies of the HTTP API.
+//!
+//! `control` and `proxy` never see each other; they meet only in these messages.
+
+/// Types and services generated from `proto/postern/v1`.
+#[allow(missing_docs, rust_2018_idioms, clippy::all)]
+pub mod v1 {
+    tonic::include_proto!("postern.v1");
+}
+
+pub mod convert;
+pub mod http;
+pub mod key;

@@ -1,0 +1,32 @@
+//! The control plane: who may become which service, which intentions are in force, who is where, and the push that
+//! tells every sidecar within milliseconds.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `store` | the store trait with etcd's semantics, and its engines |
+//! | `records`, `mirror` | what is in the store, and the view of it that reads are served from |
+//! | `identity` | enrolment tokens, the authority and its keys, enrolment, renewal, revocation |
+//! | `policy` | changes of intentions as transactions |
+//! | `registry`, `push`, `grpc` | instances, and their streams |
+//! | `http`, `metrics`, `doctor` | the HTTP API and what can be seen |
+//! | `audit`, `seal` | the log that cannot be rewritten unseen, and keys at rest |
+//! | `settings`, `server` | one control plane, started and stopped |
+
+pub mod audit;
+pub mod doctor;
+pub mod grpc;
+pub mod http;
+pub mod identity;
+pub mod metrics;
+pub mod mirror;
+pub mod policy;
+pub mod push;
+pub mod records;
+pub mod registry;
+pub mod seal;
+pub mod server;
+pub mod settings;
+pub mod store;
+
+pub use server::{ControlError, run};
+pub use settings::{Addresses, Settings};

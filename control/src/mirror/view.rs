@@ -1,0 +1,237 @@
+//! All mirrored records at one revision.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use postern_ca::Serial;
+use postern_intentions::{DefaultPolicy, Entry, EntryContent, PairKey, Party, Protocol, RuleSet};
+use postern_names::{InstanceId, ServiceName};
+use serde::de::DeserializeOwned;
+
+use super::{Change, MirrorError};
+use crate::records::{
+    self, ClusterRecord, DefaultRecord, InstanceRecord, IntentionRecord, IssuanceRecord, LineageRecord, RecordKey, RevokedRecord,
+    ServiceRecord, TokenRecord,
+};
+use crate::store::Batch;
+
+/// All mirrored records at one revision. Where a record comes with a number, that is the revision that last changed it.
+#[derive(Debug)]
+pub struct View {
+    /// The revision that this view is of.
+    pub revision: u64,
+    /// Which mesh.
+    pub cluster: ClusterRecord,
+    /// The verdict where no intention matches: deny until one was stored.
+    pub default: (DefaultPolicy, u64),
+    /// Intentions, permanent and temporary.
+    pub intentions: BTreeMap<PairKey, (IntentionRecord, u64)>,
+    /// Intentions that this version cannot read, and why: they deny their pair.
+    pub not_understood: BTreeMap<PairKey, (String, u64)>,
+    /// Enrolment tokens by the hash of their secret.
+    pub tokens: BTreeMap<String, TokenRecord>,
+    /// SVIDs that were issued.
+    pub issuances: BTreeMap<Serial, IssuanceRecord>,
+    /// Enrolments by id.
+    pub lineages: BTreeMap<String, LineageRecord>,
+    /// Serials that no longer count.
+    pub revoked: BTreeMap<Serial, (RevokedRecord, u64)>,
+    /// Instances by id.
+    pub instances: BTreeMap<InstanceId, (InstanceRecord, u64)>,
+    /// Settings of services.
+    pub services: BTreeMap<ServiceName, ServiceRecord>,
+    rules: Mutex<Option<Arc<RuleSet>>>,
+}
+
+impl View {
+    /// A view of a store that holds nothing but its cluster record.
+    pub fn empty(cluster: ClusterRecord) -> Self {
+        Self {
+            revision: 0,
+            cluster,
+            default: (DefaultPolicy::Deny, 0),
+            intentions: BTreeMap::new(),
+            not_understood: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            issuances: BTreeMap::new(),
+            lineages: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            instances: BTreeMap::new(),
+            services: BTreeMap::new(),
+            rules: Mutex::new(None),
+        }
+    }
+
+    /// The compiled rule set, made at the first call after a change of intentions or default.
+    pub fn rules(&self) -> Arc<RuleSet> {
+        let mut rules = self.rules.lock();
+        Arc::clone(rules.get_or_insert_with(|| Arc::new(RuleSet::compile(self.default.0, self.entries()))))
+    }
+
+    /// A rule set of only what can match `source → destination`: it decides that pair exactly as [`View::rules`] does,
+    /// and costs nothing when the mesh has a hundred thousand intentions.
+    pub fn rules_of_pair(&self, source: &ServiceName, destination: &ServiceName) -> RuleSet {
+        let entries = pairs_that_match(source, destination).filter_map(|pair| self.entry(&pair));
+        RuleSet::compile(self.default.0, entries)
+    }
+
+    /// The newest revision among what can match `source → destination`.
+    pub fn revision_of_pair(&self, source: &ServiceName, destination: &ServiceName) -> u64 {
+        let newest = pairs_that_match(source, destination).filter_map(|pair| self.entry(&pair)).map(|entry| entry.revision).max();
+        newest.unwrap_or(0).max(self.default.1)
+    }
+
+    /// The protocol of a service, `tcp` where none was declared.
+    pub fn protocol(&self, service: &ServiceName) -> Protocol {
+        self.services.get(service).map_or_else(Protocol::default, |record| record.protocol)
+    }
+
+    /// The lineage of an SVID.
+    pub fn lineage_of(&self, serial: &Serial) -> Option<&LineageRecord> {
+        self.lineages.get(&self.issuances.get(serial)?.lineage)
+    }
+
+    /// Whether an SVID was revoked, itself or by its lineage.
+    pub fn is_revoked(&self, serial: &Serial) -> bool {
+        self.revoked.contains_key(serial) || self.lineage_of(serial).is_some_and(|lineage| lineage.revoked)
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        let understood = self.intentions.values().map(|(record, revision)| Entry {
+            revision: *revision,
+            content: EntryContent::Understood(Arc::new(record.intention.clone())),
+        });
+        let others = self.not_understood.iter().map(|(key, (why, revision))| not_understood_entry(key, why, *revision));
+        understood.chain(others)
+    }
+
+    fn entry(&self, pair: &PairKey) -> Option<Entry> {
+        if let Some((why, revision)) = self.not_understood.get(pair) {
+            return Some(not_understood_entry(pair, why, *revision));
+        }
+        let (record, revision) = self.intentions.get(pair)?;
+        Some(Entry { revision: *revision, content: EntryContent::Understood(Arc::new(record.intention.clone())) })
+    }
+
+    /// The view of everything that a store holds.
+    pub(super) fn load<'a>(revision: u64, records: impl Iterator<Item = (&'a [u8], &'a [u8], u64)>) -> Result<Self, MirrorError> {
+        let records: Vec<_> = records.collect();
+        let cluster = cluster_among(&records)?;
+        let mut view = Self::empty(cluster);
+        let mut change = Change::default();
+        for (key, value, mod_revision) in records {
+            view.put(key, Some(value), mod_revision, &mut change);
+        }
+        view.revision = revision;
+        Ok(view)
+    }
+
+    /// Takes in one revision and says what it changed.
+    pub(super) fn apply(&mut self, batch: &Batch) -> Change {
+        let mut change = Change { revision: batch.revision, ..Change::default() };
+        for event in &batch.events {
+            self.put(&event.key, event.value.as_deref(), event.mod_revision, &mut change);
+        }
+        self.revision = batch.revision;
+        change
+    }
+
+    fn put(&mut self, key: &[u8], value: Option<&[u8]>, revision: u64, change: &mut Change) {
+        let Ok(parsed) = RecordKey::try_from(key) else { return };
+        match &parsed {
+            RecordKey::Cluster => {
+                if let Some(cluster) = readable(key, value) {
+                    self.cluster = cluster;
+                }
+            }
+            RecordKey::Default => {
+                // An unreadable default denies.
+                let policy = readable(key, value).map_or(DefaultPolicy::Deny, |record: DefaultRecord| record.policy);
+                self.default = (policy, revision);
+                *self.rules.get_mut() = None;
+            }
+            RecordKey::Intention(pair) => self.put_intention(pair, key, value, revision),
+            RecordKey::Token(hash) => set(&mut self.tokens, hash, readable(key, value)),
+            RecordKey::Issuance(serial) => set(&mut self.issuances, serial, readable(key, value)),
+            RecordKey::Lineage(id) => set(&mut self.lineages, id, readable(key, value)),
+            RecordKey::Revoked(serial) => set(&mut self.revoked, serial, readable(key, value).map(|record| (record, revision))),
+            RecordKey::Instance(id) => {
+                let before = self.instances.get(id).map(|(record, _)| record.service.clone());
+                set(&mut self.instances, id, readable(key, value).map(|record| (record, revision)));
+                let after = self.instances.get(id).map(|(record, _)| record.service.clone());
+                for service in before.into_iter().chain(after) {
+                    if !change.services.contains(&service) {
+                        change.services.push(service);
+                    }
+                }
+            }
+            RecordKey::Service(name) => set(&mut self.services, name, readable(key, value)),
+        }
+        change.keys.push(parsed);
+    }
+
+    fn put_intention(&mut self, pair: &PairKey, key: &[u8], value: Option<&[u8]>, revision: u64) {
+        *self.rules.get_mut() = None;
+        self.intentions.remove(pair);
+        self.not_understood.remove(pair);
+        let Some(value) = value else { return };
+        match records::decode::<IntentionRecord>(key, value) {
+            Ok(record) if record.intention.key() == *pair => {
+                self.intentions.insert(pair.clone(), (record, revision));
+            }
+            Ok(_) => {
+                self.not_understood.insert(pair.clone(), ("its record is of another pair".to_owned(), revision));
+            }
+            Err(error) => {
+                tracing::error!(%error, "the intention denies its pair until it can be read");
+                self.not_understood.insert(pair.clone(), (error.why, revision));
+            }
+        }
+    }
+}
+
+fn cluster_among(records: &[(&[u8], &[u8], u64)]) -> Result<ClusterRecord, MirrorError> {
+    let cluster_key = records::cluster_key();
+    let (key, value, _) = records.iter().find(|(key, ..)| *key == &cluster_key[..]).ok_or(MirrorError::NoCluster)?;
+    Ok(records::decode(key, value)?)
+}
+
+/// The four pairs of parties that match a call, each permanent and temporary.
+fn pairs_that_match(source: &ServiceName, destination: &ServiceName) -> impl Iterator<Item = PairKey> {
+    let sources = [Party::Service(source.clone()), Party::Any];
+    let destinations = [Party::Service(destination.clone()), Party::Any];
+    sources.into_iter().flat_map(move |source| {
+        let destinations = destinations.clone();
+        destinations.into_iter().flat_map(move |destination| {
+            let source = source.clone();
+            [false, true].into_iter().map(move |temporary| PairKey {
+                source: source.clone(),
+                destination: destination.clone(),
+                temporary,
+            })
+        })
+    })
+}
+
+fn not_understood_entry(key: &PairKey, why: &str, revision: u64) -> Entry {
+    Entry { revision, content: EntryContent::NotUnderstood { key: key.clone(), why: why.into() } }
+}
+
+fn set<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key.clone(), value),
+        None => map.remove(key),
+    };
+}
+
+/// The record, or nothing where it was deleted or cannot be read (which is logged: such a record does not count).
+fn readable<T: DeserializeOwned>(key: &[u8], value: Option<&[u8]>) -> Option<T> {
+    match records::decode(key, value?) {
+        Ok(record) => Some(record),
+        Err(error) => {
+            tracing::error!(%error, "ignoring a record");
+            None
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The sidecar: the proxy beside one instance of a service.
+//!
+//! What happens when a connection arrives is read in `inbound` from the top; what happens when the service calls
+//! another is read in `outbound`. `sidecar` assembles the parts, `control_client` keeps the snapshot fresh.
+
+pub mod access_log;
+pub mod admin;
+pub mod balance;
+pub mod clock;
+pub mod connections;
+pub mod control_client;
+pub mod copy;
+pub mod data_plane;
+pub mod identity;
+pub mod inbound;
+pub mod limits;
+pub mod local;
+pub mod metrics;
+pub mod outbound;
+pub mod settings;
+pub mod sidecar;
+pub mod snapshot;
+pub mod state;
+pub mod transport;
+
+pub use settings::Settings;
+pub use sidecar::{Addresses, ProxyError, run};

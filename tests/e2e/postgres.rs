@@ -1,0 +1,131 @@
+//! PostgreSQL behind a sidecar.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::support::{Mesh, Process, eventually, free_port};
+
+const BIN: &str = "/usr/lib/postgresql/15/bin";
+
+/// A cluster of its own. PostgreSQL refuses to run as root, so it runs as `postgres` there.
+struct Postgres {
+    _process: Process,
+    port: u16,
+}
+
+/// Runs a program of PostgreSQL as a user that it accepts.
+fn as_postgres(program: &Path) -> Command {
+    if nix::unistd::geteuid().is_root() {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "postgres", "--regid", "postgres", "--clear-groups"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+impl Postgres {
+    fn start(directory: &Path) -> Self {
+        let data: PathBuf = directory.join("pgdata");
+        std::fs::create_dir(&data).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            assert!(Command::new("chown").arg("postgres").arg(&data).status().unwrap().success());
+            // The temporary directory is 0700; PostgreSQL's user has to pass through it.
+            assert!(Command::new("chmod").arg("o+x").arg(directory).status().unwrap().success());
+        }
+        let made = as_postgres(&Path::new(BIN).join("initdb"))
+            .args(["--auth", "trust", "--username", "postgres", "--no-sync", "-D"])
+            .arg(&data)
+            .current_dir("/")
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let port = free_port();
+        let mut command = as_postgres(&Path::new(BIN).join("postgres"));
+        command.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &port.to_string(), "-k", "", "-c", "fsync=off"]);
+        let process = Process::start(command.current_dir("/"), &directory.join("postgres.log"));
+        let postgres = Self { _process: process, port };
+        eventually("PostgreSQL answers", || psql(port, "select 1").status.success().then_some(()));
+        postgres
+    }
+
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+fn psql(port: u16, query: &str) -> std::process::Output {
+    Command::new("psql")
+        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "postgres", "-X", "-At", "-c", query])
+        .env("PGCONNECT_TIMEOUT", "20")
+        .output()
+        .unwrap()
+}
+
+fn port_of(address: &str) -> u16 {
+    address.rsplit(':').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn postgresql_serves_who_may_and_refuses_a_third_service() {
+    let mesh = Mesh::start();
+    let postgres = Postgres::start(mesh.path("").as_path());
+    let _db = mesh.serve("db", &postgres.address());
+    let web = mesh.call("web", &["db"]);
+    let other = mesh.call("other", &["db"]);
+    mesh.allow("web", "db");
+    let port = port_of(web.upstream("db"));
+
+    let answer = psql(port, "select 6 * 7");
+    assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "42", "{}", String::from_utf8_lossy(&answer.stderr));
+    assert!(!psql(port_of(other.upstream("db")), "select 1").status.success(), "a third service is refused");
+
+    let port = port.to_string();
+    let pgbench = |arguments: &[&str]| {
+        let output = Command::new(Path::new(BIN).join("pgbench"))
+            .args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres"])
+            .args(arguments)
+            .arg("postgres")
+            .output()
+            .unwrap();
+        let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "pgbench {arguments:?}\n{text}");
+        text
+    };
+    pgbench(&["-i", "-q"]);
+    let report = pgbench(&["-c", "8", "-t", "200"]);
+    assert!(report.contains("number of failed transactions: 0"), "{report}");
+    assert!(report.contains("1600/1600"), "{report}");
+}
+
+#[test]
+fn a_deny_ends_an_open_psql_session() {
+    let mesh = Mesh::start();
+    let postgres = Postgres::start(mesh.path("").as_path());
+    let _db = mesh.serve("db", &postgres.address());
+    let web = mesh.call("web", &["db"]);
+    mesh.allow("web", "db");
+    let mut session = Command::new("psql")
+        .args(["-h", "127.0.0.1", "-p", &port_of(web.upstream("db")).to_string(), "-U", "postgres", "-X", "-At"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = session.stdin.take().unwrap();
+    let mut output = BufReader::new(session.stdout.take().unwrap());
+    let mut line = String::new();
+    writeln!(input, "select 'before';").unwrap();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "before\n");
+
+    mesh.deny("web", "db");
+    writeln!(input, "select 'after';").unwrap();
+    drop(input);
+
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut output, &mut rest).unwrap();
+    assert!(!rest.contains("after"), "a later query was answered: {rest}");
+    assert!(!session.wait().unwrap().success());
+}

@@ -1,0 +1,14 @@
+//! What the end-to-end tests stand on: processes that are ended with the test, a mesh, small servers and clients.
+
+mod mesh;
+mod process;
+mod traffic;
+
+pub use mesh::{Mesh, Sidecar};
+pub use process::{Process, eventually, free_port, meshctl_binary};
+pub use traffic::{EchoServer, connect, is_closed, say};
+
+use std::time::Duration;
+
+/// How long a test waits for something that normally takes milliseconds: outcomes are asserted here, not speed.
+pub const PATIENCE: Duration = Duration::from_secs(30);
