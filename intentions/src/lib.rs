@@ -1,1 +1,30 @@
-//! placeholder
+//! Who may call whom: the model of intentions, their precedence, the compiled rule set, the decision and its
+//! explanation, the YAML file, and the difference between two sets.
+//!
+//! Everything here is pure: time comes in as `now`, nothing reads a clock, a file or the network. Anything unknown,
+//! malformed or not understood denies.
+
+mod decision;
+mod error;
+mod explanation;
+pub mod file;
+mod form;
+mod intention;
+mod keyed_hash;
+mod party;
+mod permission;
+pub mod plan;
+mod rules;
+mod timestamp;
+mod words;
+
+pub use decision::{Because, Call, Decision, Request, Verdict, decide};
+pub use error::IntentionError;
+pub use explanation::{Candidate, Explanation, explain};
+pub use intention::{Intention, Rule};
+pub use party::{PairKey, Party, PartyError, Precedence};
+pub use permission::{
+    ClaimCriterion, ClaimMatch, HeaderCriterion, JwtCriterion, PathCriterion, Permission, QueryCriterion, TextMatch,
+};
+pub use rules::{Entry, EntryContent, RuleSet};
+pub use words::{Action, DefaultPolicy, Mode, Protocol, UnknownWord};
