@@ -52,11 +52,9 @@ pub fn decode_exact<M: Message + Default>(body: &[u8]) -> Result<M, NotUnderstoo
 pub fn intention_to_body(intention: &Intention) -> v1::IntentionBody {
     let (action, permissions, otherwise) = match &intention.rule {
         Rule::Action(action) => (action_to_wire(*action), Vec::new(), v1::Action::Unspecified),
-        Rule::Permissions { permissions, otherwise } => (
-            v1::Action::Unspecified,
-            permissions.iter().map(permission_to_wire).collect(),
-            action_to_wire(*otherwise),
-        ),
+        Rule::Permissions { permissions, otherwise } => {
+            (v1::Action::Unspecified, permissions.iter().map(permission_to_wire).collect(), action_to_wire(*otherwise))
+        }
     };
     v1::IntentionBody {
         source: intention.source.to_string(),
@@ -313,7 +311,11 @@ mod tests {
                     action: Action::Allow,
                     methods: vec!["GET".into()],
                     path: Some(PathCriterion::Prefix("/v1/".into())),
-                    headers: vec![HeaderCriterion { name: "x-team".into(), matches: TextMatch::Suffix("a".into()), invert: true }],
+                    headers: vec![HeaderCriterion {
+                        name: "x-team".into(),
+                        matches: TextMatch::Suffix("a".into()),
+                        invert: true,
+                    }],
                     query: vec![QueryCriterion { name: "q".into(), matches: TextMatch::Present }],
                     ports: vec!["main".parse().unwrap()],
                     jwt: vec![JwtCriterion {

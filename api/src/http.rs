@@ -15,7 +15,7 @@
 //! | `DELETE /v1/instances/{id}?revoke=` | → [`Deregistered`] |
 //! | `GET /v1/authority` | → [`AuthorityStatus`] |
 //! | `GET /v1/authority/bundle` | → PEM |
-//! | `GET /v1/status` | → [`Status`] |
+//! | `GET /v1/overview` | → [`Status`] |
 //! | `GET /v1/doctor` | → `Vec<`[`Finding`]`>` |
 //! | `GET /v1/prometheus/targets` | → `Vec<`[`PrometheusTarget`]`>` |
 //! | `GET /metrics` | → Prometheus text |

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use postern_names::{Datacenter, TrustDomain};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PKCS_ECDSA_P384_SHA384, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PublicKeyData, SanType, SerialNumber, SignatureAlgorithm,
 };
 use rustls::pki_types::CertificateDer;
 use time::OffsetDateTime;
@@ -21,8 +21,11 @@ use crate::{AuthorityError, Serial, SpiffeId, TrustBundle};
 pub const ROOT_LIFETIME: Duration = Duration::from_secs(3650 * 86_400);
 /// How long an intermediate lives: 30 days.
 pub const INTERMEDIATE_LIFETIME: Duration = Duration::from_secs(30 * 86_400);
-/// Certificates begin a little before now, for clocks that differ.
-pub(crate) const BACKDATE: Duration = Duration::from_secs(60);
+/// Certificates begin a minute before now, for clocks that differ. Those that live less than five minutes, which only
+/// tests have, begin a fifth of their lifetime before, or half of it would always be over.
+pub(crate) fn backdate(lifetime: Duration) -> Duration {
+    Duration::from_secs(60).min(lifetime / 5)
+}
 
 /// Root and intermediate of one control plane. Immutable but for `renew_intermediate`; a clone shares the keys.
 #[derive(Clone)]
@@ -73,7 +76,7 @@ impl Authority {
     pub fn create(trust_domain: &TrustDomain, datacenter: &Datacenter, now: SystemTime) -> Result<Self, AuthorityError> {
         let root_key = KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384)?;
         let serial = Serial::random().map_err(|error| AuthorityError::Crypto(error.to_string()))?;
-        let lifetime = Lifetime { not_before: now - BACKDATE, not_after: now + ROOT_LIFETIME };
+        let lifetime = Lifetime { not_before: now - backdate(ROOT_LIFETIME), not_after: now + ROOT_LIFETIME };
         let name = format!("Postern root {}", &serial.to_string()[..8]);
         let params = ca_params(trust_domain, &name, BasicConstraints::Unconstrained, serial, lifetime)?;
         let root = params.self_signed(&root_key)?.der().clone();
@@ -127,7 +130,7 @@ impl Authority {
             });
         }
         let lifetime = Lifetime {
-            not_before: (now - BACKDATE).max(upper.not_before),
+            not_before: (now - backdate(self.intermediate_lifetime)).max(upper.not_before),
             not_after: (now + self.intermediate_lifetime).min(upper.not_after),
         };
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -154,7 +157,9 @@ impl Authority {
 
     /// Half of the intermediate's lifetime, counted from when it was made: the moment to renew it.
     pub fn intermediate_half_life(&self) -> SystemTime {
-        let made = self.lifetime.not_before + BACKDATE;
+        let whole = self.lifetime.not_after.duration_since(self.lifetime.not_before).unwrap_or_default();
+        // The inverse of `backdate`: a sixth of what was made a fifth longer.
+        let made = self.lifetime.not_before + Duration::from_secs(60).min(whole / 6);
         made + self.lifetime.not_after.duration_since(made).unwrap_or_default() / 2
     }
 
@@ -262,10 +267,7 @@ fn ca_params(
 pub(crate) fn lifetime_of(certificate: &CertificateDer<'_>) -> Option<Lifetime> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let validity = parsed.validity();
-    Some(Lifetime {
-        not_before: moment(validity.not_before.timestamp()),
-        not_after: moment(validity.not_after.timestamp()),
-    })
+    Some(Lifetime { not_before: moment(validity.not_before.timestamp()), not_after: moment(validity.not_after.timestamp()) })
 }
 
 /// A key must be the one that its certificate names.

@@ -26,7 +26,8 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
         let mut chain = certificates_in(certificates).map_err(|error| AuthorityError::Unfit(error.to_string()))?;
-        let key = KeyPair::from_pem(key).map_err(|_| AuthorityError::Key("it is not a private key in PEM, unencrypted".into()))?;
+        let key =
+            KeyPair::from_pem(key).map_err(|_| AuthorityError::Key("it is not a private key in PEM, unencrypted".into()))?;
         check_chain(&chain, now)?;
         check_key(&chain[0], &key)?;
         let root = chain.pop().ok_or_else(|| AuthorityError::Chain("there is no certificate".into()))?;
@@ -44,10 +45,12 @@ impl Authority {
         let ours: Vec<_> = self.between.iter().chain([&self.root]).cloned().collect();
         if chain != ours {
             return Err(AuthorityError::Unfit(
-                "it is another CA than the one that this mesh was created with; a change of the root is `meshctl ca rotate`".into(),
+                "it is another CA than the one that this mesh was created with; a change of the root is `meshctl ca rotate`"
+                    .into(),
             ));
         }
-        let key = KeyPair::from_pem(key).map_err(|_| AuthorityError::Key("it is not a private key in PEM, unencrypted".into()))?;
+        let key =
+            KeyPair::from_pem(key).map_err(|_| AuthorityError::Key("it is not a private key in PEM, unencrypted".into()))?;
         check_key(&chain[0], &key)?;
         self.signing_key = Some(std::sync::Arc::new(key));
         Ok(self)

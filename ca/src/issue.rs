@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
-use crate::authority::{BACKDATE, is_accepted};
+use crate::authority::{backdate, is_accepted};
 use crate::error::show;
 use crate::key::sha256;
 use crate::{Authority, IssueError, Serial, SpiffeId};
@@ -66,7 +66,7 @@ impl Authority {
     /// If the request is not signed with its own key, or the key is not P-256, P-384 or Ed25519.
     pub fn issue(&self, request: Request<'_>) -> Result<Issued, IssueError> {
         let key = requested_key(request.csr_der)?;
-        let not_before = (request.now - BACKDATE).max(self.lifetime.not_before);
+        let not_before = (request.now - backdate(request.ttl)).max(self.lifetime.not_before);
         let not_after = whole_seconds((request.now + request.ttl).min(self.lifetime.not_after));
         if not_after <= request.now {
             return Err(IssueError::AuthorityExpired(show(self.lifetime.not_after)));

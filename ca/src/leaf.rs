@@ -62,7 +62,11 @@ impl Names {
             GeneralName::URI(uri) => Some(*uri),
             _ => None,
         });
-        let uri = uris.next().ok_or_else(|| uri_missing(&names.value.general_names))?;
+        // A name that is not even text may be a second URI.
+        if names.value.general_names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
+            return Err(Refusal::BadSpiffeId);
+        }
+        let uri = uris.next().ok_or(Refusal::NoUriSan)?;
         if uris.next().is_some() {
             return Err(Refusal::ManyUriSans);
         }
@@ -73,12 +77,6 @@ impl Names {
         });
         Ok(Self { id, dns: dns.collect() })
     }
-}
-
-/// A URI that is not even text is there, and bad.
-fn uri_missing(names: &[GeneralName<'_>]) -> Refusal {
-    let has_invalid = names.iter().any(|name| matches!(name, GeneralName::Invalid(..)));
-    if has_invalid { Refusal::BadSpiffeId } else { Refusal::NoUriSan }
 }
 
 fn check_profile(certificate: &X509Certificate<'_>) -> Result<(), Refusal> {

@@ -58,11 +58,7 @@ pub fn pinned_client_config(svid: Option<SvidSource>, pin: [u8; 32], alpn: &[&[u
     dialler(svid.unwrap_or_else(|| Arc::new(SvidSlot::empty())), Arc::new(PinnedVerifier::new(pin)), alpn)
 }
 
-fn dialler(
-    svid: SvidSource,
-    verifier: Arc<dyn rustls::client::danger::ServerCertVerifier>,
-    alpn: &[&[u8]],
-) -> Arc<ClientConfig> {
+fn dialler(svid: SvidSource, verifier: Arc<dyn rustls::client::danger::ServerCertVerifier>, alpn: &[&[u8]]) -> Arc<ClientConfig> {
     let mut config = ClientConfig::builder_with_provider(crypto_provider())
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has suites of TLS 1.3")

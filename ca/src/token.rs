@@ -15,10 +15,14 @@ const OPERATOR_PREFIX: &str = "postern-op1.";
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// An operator's token where an enrolment token is needed.
-    #[error("this is an operator's token (postern-op1.…), not an enrolment token; get one with `meshctl token create --service NAME`")]
+    #[error(
+        "this is an operator's token (postern-op1.…), not an enrolment token; get one with `meshctl token create --service NAME`"
+    )]
     IsOperatorToken,
     /// An enrolment token where an operator's is needed.
-    #[error("this is an enrolment token (postern1.…), not an operator's token; the control plane wrote it to <data-dir>/operator.token")]
+    #[error(
+        "this is an enrolment token (postern1.…), not an operator's token; the control plane wrote it to <data-dir>/operator.token"
+    )]
     IsEnrolmentToken,
     /// Neither.
     #[error("this is not {expected}: {why}; copy the whole line that was printed")]

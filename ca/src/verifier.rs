@@ -92,12 +92,7 @@ impl SvidVerifier {
         Err(Refusal::UnexpectedPeer { expected, got: peer.id.to_string() })
     }
 
-    fn judge(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), rustls::Error> {
+    fn judge(&self, leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>], now: UnixTime) -> Result<(), rustls::Error> {
         let now = self.now.as_ref().map_or_else(|| system(now), |clock| clock());
         Ok(self.verify(leaf, intermediates, now).map(drop)?)
     }

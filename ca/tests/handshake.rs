@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use common::*;
 use postern_ca::{
-    Expected, Peer, PrivateKey, Refusal, Subject, Svid, SvidSlot, SvidSource, client_config, crypto_provider, pinned_client_config,
-    server_config,
+    Expected, Peer, PrivateKey, Refusal, Subject, Svid, SvidSlot, SvidSource, client_config, crypto_provider,
+    pinned_client_config, server_config,
 };
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, NamedGroup, ServerConfig, ServerConnection};
@@ -22,8 +22,11 @@ struct Ends {
     server: ServerConnection,
 }
 
-/// Shuttles bytes until neither has more to say; the first error of each end.
-fn connect(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<Ends, (Option<rustls::Error>, Option<rustls::Error>)> {
+/// The first error of each end: client, server.
+type Errors = Box<(Option<rustls::Error>, Option<rustls::Error>)>;
+
+/// Shuttles bytes until neither has more to say.
+fn connect(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<Ends, Errors> {
     let name = ServerName::try_from("web.example.com").unwrap();
     let mut ends = Ends { client: ClientConnection::new(client, name).unwrap(), server: ServerConnection::new(server).unwrap() };
     let (mut client_error, mut server_error) = (None, None);
@@ -56,7 +59,7 @@ fn connect(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<Ends,
         }
     }
     if client_error.is_some() || server_error.is_some() {
-        return Err((client_error, server_error));
+        return Err(Box::new((client_error, server_error)));
     }
     Ok(ends)
 }
@@ -89,7 +92,7 @@ fn a_client_without_a_certificate_is_refused_unless_it_may_enrol() {
     let nobody = || Arc::new(SvidSlot::empty());
     let client = || client_config(nobody(), mesh.verifier(Expected::AnyService), &[]);
     let strict = server_config(slot(mesh.svid("api")), mesh.verifier(Expected::AnyService), &[]);
-    let (_, server_error) = connect(client(), strict).err().unwrap();
+    let (_, server_error) = *connect(client(), strict).err().unwrap();
     assert_eq!(word(&server_error), Some("no_certificate"));
     let open = server_config(slot(mesh.svid("api")), mesh.verifier(Expected::ServiceOrNone), &[]);
     let ends = connect(client(), open.clone()).unwrap_or_else(|errors| panic!("{errors:?}"));
@@ -149,7 +152,7 @@ fn a_stolen_certificate_without_its_key_opens_nothing() {
         .with_custom_certificate_verifier(mesh.verifier(Expected::AnyService))
         .with_client_cert_resolver(Arc::new(Fixed(forged)));
     let server = server_config(slot(mesh.svid("api")), mesh.verifier(Expected::AnyService), &[]);
-    let (_, server_error) = connect(Arc::new(thief), server).err().unwrap();
+    let (_, server_error) = *connect(Arc::new(thief), server).err().unwrap();
     assert!(matches!(server_error, Some(rustls::Error::InvalidCertificate(rustls::CertificateError::BadSignature))));
 }
 
@@ -171,12 +174,12 @@ fn each_end_learns_why_it_refused() {
     let mesh = Mesh::new();
     let server = server_config(slot(mesh.svid("api2")), mesh.verifier(Expected::AnyService), &[]);
     let client = client_config(slot(mesh.svid("web")), mesh.verifier(Expected::Service(service("api"))), &[]);
-    let (client_error, _) = connect(client, server.clone()).err().unwrap();
+    let (client_error, _) = *connect(client, server.clone()).err().unwrap();
     assert_eq!(word(&client_error), Some("unexpected_peer"));
     let web = mesh.svid("web");
     mesh.revoke(*web.serial());
     let client = client_config(slot(web), mesh.verifier(Expected::Service(service("api2"))), &[]);
-    let (_, server_error) = connect(client, server).err().unwrap();
+    let (_, server_error) = *connect(client, server).err().unwrap();
     assert_eq!(word(&server_error), Some("revoked"));
     let io = io::Error::new(io::ErrorKind::InvalidData, server_error.unwrap());
     assert_eq!(Refusal::of_io(&io), Some(&Refusal::Revoked));

@@ -7,7 +7,8 @@ use std::time::Duration;
 use common::*;
 use postern_ca::{Expected, Peer, Refusal, Subject, Trust};
 use rcgen::{
-    BasicConstraints, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256, RsaKeySize,
+    BasicConstraints, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_RSA_SHA256,
+    RsaKeySize,
 };
 
 #[test]
@@ -136,6 +137,21 @@ fn two_uris_are_refused_in_both_orders() {
     }
     let with_dns = vec![dns("a.example.com"), uri(WEB), dns("b.example.com")];
     assert_eq!(mesh.word(|params| params.subject_alt_names = with_dns), "accepted", "DNS names may stand beside it");
+}
+
+#[test]
+fn a_uri_that_is_not_text_does_not_hide_beside_a_good_one() {
+    let mesh = Mesh::new();
+    let good = [&[0x86, WEB.len() as u8][..], WEB.as_bytes()].concat();
+    let bad = [0x86, 3, 0xff, 0xfe, 0xfd];
+    for names in [[&good[..], &bad].concat(), [&bad[..], &good].concat(), bad.to_vec()] {
+        let content = [&[0x30, names.len() as u8][..], &names].concat();
+        let word = mesh.word(|params| {
+            params.subject_alt_names = vec![];
+            params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 17], content)];
+        });
+        assert_eq!(word, "bad_spiffe_id");
+    }
 }
 
 #[test]

@@ -17,7 +17,9 @@ pub enum IntentionError {
     #[error(transparent)]
     Word(#[from] UnknownWord),
     /// `action` together with `permissions`.
-    #[error("action and permissions are both given: an intention has one of the two; keep one, and say what else happens with otherwise")]
+    #[error(
+        "action and permissions are both given: an intention has one of the two; keep one, and say what else happens with otherwise"
+    )]
     ActionAndPermissions,
     /// Neither `action` nor `permissions`.
     #[error("neither action nor permissions is given: add action: allow, action: deny or permissions")]

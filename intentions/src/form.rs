@@ -143,8 +143,9 @@ pub(crate) fn path(
     prefix: Option<String>,
     regex: Option<String>,
 ) -> Result<Option<PathCriterion>, IntentionError> {
-    let mut given =
-        [exact.map(PathCriterion::Exact), prefix.map(PathCriterion::Prefix), regex.map(PathCriterion::Regex)].into_iter().flatten();
+    let mut given = [exact.map(PathCriterion::Exact), prefix.map(PathCriterion::Prefix), regex.map(PathCriterion::Regex)]
+        .into_iter()
+        .flatten();
     let path = given.next();
     if given.next().is_some() { Err(IntentionError::PathCriteria) } else { Ok(path) }
 }
@@ -209,8 +210,8 @@ impl TryFrom<HeaderForm> for HeaderCriterion {
             form.contains.map(TextMatch::Contains),
             form.regex.map(TextMatch::Regex),
         ];
-        let matches =
-            only(ways).ok_or_else(|| IntentionError::Matches { of: format!("header {}", shown(&name)), expected: HeaderForm::WAYS })?;
+        let matches = only(ways)
+            .ok_or_else(|| IntentionError::Matches { of: format!("header {}", shown(&name)), expected: HeaderForm::WAYS })?;
         let criterion = Self { name, matches, invert: form.invert };
         criterion.validate()?;
         Ok(criterion)
@@ -253,8 +254,8 @@ impl TryFrom<QueryForm> for QueryCriterion {
 
     fn try_from(form: QueryForm) -> Result<Self, IntentionError> {
         let ways = [present(form.present)?, form.exact.map(TextMatch::Exact), form.regex.map(TextMatch::Regex)];
-        let matches =
-            only(ways).ok_or_else(|| IntentionError::Matches { of: format!("query {}", shown(&form.name)), expected: QueryForm::WAYS })?;
+        let matches = only(ways)
+            .ok_or_else(|| IntentionError::Matches { of: format!("query {}", shown(&form.name)), expected: QueryForm::WAYS })?;
         let criterion = Self { name: form.name, matches };
         criterion.validate()?;
         Ok(criterion)
@@ -290,8 +291,10 @@ impl TryFrom<ClaimForm> for ClaimCriterion {
 
     fn try_from(form: ClaimForm) -> Result<Self, IntentionError> {
         let ways = [form.equals.map(ClaimMatch::Equals), form.contains.map(ClaimMatch::Contains)];
-        let matches = only(ways)
-            .ok_or_else(|| IntentionError::Matches { of: format!("claim {}", shown(&form.path)), expected: "equals and contains" })?;
+        let matches = only(ways).ok_or_else(|| IntentionError::Matches {
+            of: format!("claim {}", shown(&form.path)),
+            expected: "equals and contains",
+        })?;
         let criterion = Self { path: form.path, matches };
         criterion.validate()?;
         Ok(criterion)

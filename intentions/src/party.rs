@@ -184,7 +184,8 @@ mod tests {
 
     #[test]
     fn an_exact_destination_is_worth_more_than_an_exact_source() {
-        let of = |source: &str, destination: &str| Precedence::of(&source.parse().unwrap(), &destination.parse().unwrap()).value();
+        let of =
+            |source: &str, destination: &str| Precedence::of(&source.parse().unwrap(), &destination.parse().unwrap()).value();
         assert_eq!([of("web", "api"), of("*", "api"), of("web", "*"), of("*", "*")], [9, 8, 6, 5]);
     }
 }

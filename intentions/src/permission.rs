@@ -197,9 +197,7 @@ impl ClaimCriterion {
 
 /// A provider is named as services and ports are.
 pub(crate) fn check_provider(name: &str) -> Result<(), IntentionError> {
-    name.parse::<PortName>()
-        .map(|_| ())
-        .map_err(|error| postern_names::NameError { kind: "jwt provider", ..error }.into())
+    name.parse::<PortName>().map(|_| ()).map_err(|error| postern_names::NameError { kind: "jwt provider", ..error }.into())
 }
 
 pub(crate) fn check_number(what: &'static str, number: usize) -> Result<(), IntentionError> {

@@ -119,8 +119,10 @@ mod tests {
 
     #[test]
     fn what_is_not_wanted_goes_unless_merged() {
-        let current = file("intentions: [{source: a, destination: b, action: allow}, {source: a, destination: c, action: allow}]");
-        let wanted = file("intentions: [{source: a, destination: b, action: deny}, {source: \"*\", destination: b, action: deny}]");
+        let current =
+            file("intentions: [{source: a, destination: b, action: allow}, {source: a, destination: c, action: allow}]");
+        let wanted =
+            file("intentions: [{source: a, destination: b, action: deny}, {source: \"*\", destination: b, action: deny}]");
 
         let plan = difference(&current, &wanted, false);
         assert_eq!(plan.to_string(), "+ * -> b (deny)\n~ a -> b (allow => deny)\n- a -> c (allow)\n");

@@ -135,10 +135,11 @@ impl RuleSet {
     /// Compiles entries in any order. Where two claim the same place, one that is not understood stays, else the one
     /// with the higher revision. An intention that is not valid counts as not understood.
     pub fn compile(default: DefaultPolicy, entries: impl IntoIterator<Item = Entry>) -> Self {
+        let entries = entries.into_iter();
         let mut rules = Self {
             default,
             names: HashMap::with_hasher(KeyedState::random()),
-            pairs: HashMap::with_hasher(KeyedState::random()),
+            pairs: HashMap::with_capacity_and_hasher(entries.size_hint().0, KeyedState::random()),
             any_to_any: Pair::default(),
             expiries: Vec::new(),
             entries: 0,
@@ -159,8 +160,9 @@ impl RuleSet {
         }
         rules.expiries.sort_unstable();
         rules.expiries.dedup();
-        rules.names.shrink_to_fit();
-        rules.pairs.shrink_to_fit();
+        if rules.pairs.capacity() / 4 > rules.pairs.len() {
+            rules.pairs.shrink_to_fit();
+        }
         rules
     }
 
@@ -212,19 +214,26 @@ impl RuleSet {
             (Party::Service(source), Party::Any) => self.name_mut(source).to_any.get_or_insert_default(),
             (Party::Any, Party::Service(destination)) => self.name_mut(destination).from_any.get_or_insert_default(),
             (Party::Service(source), Party::Service(destination)) => {
-                let id = pair_id(self.name_mut(source).id, self.name_mut(destination).id);
+                let id = pair_id(self.id_of(source), self.id_of(destination));
                 self.pairs.entry(id).or_default()
             }
         }
     }
 
     fn name_mut(&mut self, name: &ServiceName) -> &mut Name {
-        // Every name has at least one entry in memory, so their number is far below 2³².
+        // Every name takes far more than a byte, so their number is below 2³².
         let id = self.names.len() as u32;
         self.names.entry(name.clone()).or_insert(Name { id, to_any: None, from_any: None })
+    }
+
+    fn id_of(&mut self, name: &ServiceName) -> u32 {
+        match self.names.get(name) {
+            Some(known) => known.id,
+            None => self.name_mut(name).id,
+        }
     }
 }
 
 fn pair_id(source: u32, destination: u32) -> u64 {
-    u64::from(source) << 32 | u64::from(destination)
+    (u64::from(source) << 32) | u64::from(destination)
 }

@@ -34,10 +34,7 @@ fn write(nanoseconds: i128) -> String {
 pub(crate) fn parse(text: &str) -> Option<SystemTime> {
     let nanoseconds = OffsetDateTime::parse(text, &Rfc3339).ok()?.unix_timestamp_nanos();
     let magnitude = nanoseconds.unsigned_abs();
-    let distance = Duration::new(
-        u64::try_from(magnitude / 1_000_000_000).ok()?,
-        u32::try_from(magnitude % 1_000_000_000).ok()?,
-    );
+    let distance = Duration::new(u64::try_from(magnitude / 1_000_000_000).ok()?, u32::try_from(magnitude % 1_000_000_000).ok()?);
     if nanoseconds < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) }
 }
 

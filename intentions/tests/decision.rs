@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postern_intentions::{
-    Action, Because, Call, Decision, DefaultPolicy, Entry, EntryContent, Intention, Mode, Party, PathCriterion, Permission, Protocol, Rule,
-    RuleSet, Verdict, decide, explain,
+    Action, Because, Call, Decision, DefaultPolicy, Entry, EntryContent, Intention, Mode, Party, PathCriterion, Permission,
+    Protocol, Rule, RuleSet, Verdict, decide, explain,
 };
 use postern_names::PortName;
 
@@ -119,7 +119,11 @@ fn audit_allows_and_tells_what_would_be_denied() {
     let table = [
         (DefaultPolicy::Deny, vec![audit(allow("web", "api"))], "allow: intention web -> api (allow, audit)"),
         (DefaultPolicy::Allow, vec![audit(deny("web", "api"))], "allow, would deny: intention web -> api (deny, audit)"),
-        (DefaultPolicy::Deny, vec![audit(deny("web", "api")), deny("*", "api")], "allow, would deny: intention web -> api (deny, audit)"),
+        (
+            DefaultPolicy::Deny,
+            vec![audit(deny("web", "api")), deny("*", "api")],
+            "allow, would deny: intention web -> api (deny, audit)",
+        ),
         (
             DefaultPolicy::Deny,
             vec![audit(with_permissions("web", "api"))],
@@ -207,14 +211,16 @@ fn what_is_not_understood_denies_its_pair_in_either_place() {
 
 #[test]
 fn what_is_not_understood_yields_to_a_more_exact_pair_only() {
-    let rules = RuleSet::compile(DefaultPolicy::Allow, [not_understood("*", "api", false, 1), understood(allow("web", "api"), 2)]);
+    let rules =
+        RuleSet::compile(DefaultPolicy::Allow, [not_understood("*", "api", false, 1), understood(allow("web", "api"), 2)]);
     assert!(ask(&rules, "web", "api").allowed());
     assert!(!ask(&rules, "batch", "api").allowed());
 }
 
 #[test]
 fn an_intention_that_is_not_valid_counts_as_not_understood() {
-    let empty = Intention { rule: Rule::Permissions { permissions: Vec::new(), otherwise: Action::Allow }, ..audit(allow("web", "api")) };
+    let empty =
+        Intention { rule: Rule::Permissions { permissions: Vec::new(), otherwise: Action::Allow }, ..audit(allow("web", "api")) };
     let decision = ask(&rules(DefaultPolicy::Allow, [empty]), "web", "api");
     assert!(matches!(decision, Decision { verdict: Verdict::Deny, would_deny: false, because: Because::NotUnderstood { .. } }));
 }
@@ -223,7 +229,8 @@ fn an_intention_that_is_not_valid_counts_as_not_understood() {
 fn of_two_entries_for_one_place_the_one_not_understood_stays_then_the_newer() {
     let newer = RuleSet::compile(DefaultPolicy::Deny, [understood(allow("web", "api"), 5), understood(deny("web", "api"), 4)]);
     assert!(ask(&newer, "web", "api").allowed());
-    let strange = RuleSet::compile(DefaultPolicy::Allow, [not_understood("web", "api", false, 4), understood(allow("web", "api"), 5)]);
+    let strange =
+        RuleSet::compile(DefaultPolicy::Allow, [not_understood("web", "api", false, 4), understood(allow("web", "api"), 5)]);
     assert!(!ask(&strange, "web", "api").allowed());
 }
 
@@ -244,7 +251,13 @@ fn an_explanation_tells_what_became_of_every_intention_that_matches() {
     let end = now() + Duration::from_secs(7200);
     let rules = rules(
         DefaultPolicy::Deny,
-        [deny("web", "db"), until(allow("web", "db"), end), audit(deny("*", "db")), with_permissions("*", "*"), allow("web", "api")],
+        [
+            deny("web", "db"),
+            until(allow("web", "db"), end),
+            audit(deny("*", "db")),
+            with_permissions("*", "*"),
+            allow("web", "api"),
+        ],
     );
     assert_eq!(
         explained(&rules, now()),
@@ -266,10 +279,7 @@ fn an_explanation_names_the_place_that_is_not_understood() {
     let rules = RuleSet::compile(DefaultPolicy::Deny, [not_understood("web", "db", true, 3), understood(allow("web", "db"), 2)]);
     assert_eq!(
         explained(&rules, now()),
-        [
-            "9 web -> db r3 not understood: governs",
-            "9 web -> db r2 allow: the pair's other intention is not understood",
-        ]
+        ["9 web -> db r3 not understood: governs", "9 web -> db r2 allow: the pair's other intention is not understood",]
     );
 }
 

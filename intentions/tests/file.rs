@@ -49,8 +49,11 @@ intentions:
 
 #[test]
 fn names_that_yaml_takes_for_something_else_are_quoted() {
-    let file = parse(r#"intentions: [{source: "null", destination: "1e3", action: allow}, {source: "no", destination: "007", action: deny}]"#, "x")
-        .unwrap();
+    let file = parse(
+        r#"intentions: [{source: "null", destination: "1e3", action: allow}, {source: "no", destination: "007", action: deny}]"#,
+        "x",
+    )
+    .unwrap();
     let rendered = render(&file);
     assert_eq!(
         rendered,
@@ -84,7 +87,10 @@ fn an_empty_list_is_none_and_an_empty_file_is_a_mistake() {
     for text in ["", "# nothing\n", "---\n", "~"] {
         assert_eq!(parse(text, "x").unwrap_err()[0].message, empty, "{text:?}");
     }
-    assert_eq!(errors("default: deny\n"), ["x.yaml:1:1: intentions is missing: write intentions: with a list, or intentions: [] for none"]);
+    assert_eq!(
+        errors("default: deny\n"),
+        ["x.yaml:1:1: intentions is missing: write intentions: with a list, or intentions: [] for none"]
+    );
 }
 
 /// Each text with all that is said of it.
@@ -99,17 +105,25 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "intentions:\n  - source: web\n    destination: api\n    action: allow\n    colour: red\n",
-        &["x.yaml:5:5: unknown key \"colour\": an intention has source, destination, action, permissions, otherwise, mode, description and meta"],
+        &[
+            "x.yaml:5:5: unknown key \"colour\": an intention has source, destination, action, permissions, otherwise, mode, description and meta",
+        ],
     ),
-    ("intention: []\n", &[
-        "x.yaml:1:1: unknown key \"intention\": did you mean \"intentions\"?",
-        "x.yaml:1:1: intentions is missing: write intentions: with a list, or intentions: [] for none",
-    ]),
+    (
+        "intention: []\n",
+        &[
+            "x.yaml:1:1: unknown key \"intention\": did you mean \"intentions\"?",
+            "x.yaml:1:1: intentions is missing: write intentions: with a list, or intentions: [] for none",
+        ],
+    ),
     (
         "intentions:\n  - source: web\n    destination: api\n    source: db\n    action: allow\n",
         &["x.yaml:4:5: key \"source\" is given twice, first on line 2: keep one of the two"],
     ),
-    ("default: deny\nintentions: []\ndefault: allow\n", &["x.yaml:3:1: key \"default\" is given twice, first on line 1: keep one of the two"]),
+    (
+        "default: deny\nintentions: []\ndefault: allow\n",
+        &["x.yaml:3:1: key \"default\" is given twice, first on line 1: keep one of the two"],
+    ),
     // Pairs.
     (
         "intentions:\n  - {source: web, destination: api, action: allow}\n  - source: web\n    destination: api\n    action: deny\n",
@@ -127,14 +141,29 @@ const REFUSED: &[(&str, &[&str])] = &[
             "x.yaml:2:33: \"*.*\" names a caller of another mesh, and federation is not built yet; name a service of this mesh or use \"*\"",
         ],
     ),
-    ("intentions:\n  - {source: *, destination: api, action: allow}\n", &["x.yaml:2:14: a bare * begins a YAML alias: write \"*\" for every service"]),
-    ("intentions:\n  - source: *\n    destination: api\n", &["x.yaml:2:13: a bare * begins a YAML alias: write \"*\" for every service"]),
-    ("intentions:\n  - {source: *api, destination: api}\n", &["x.yaml:2:14: a bare * begins a YAML alias: write \"*\" for every service"]),
-    ("intentions:\n  - {source: 9, destination: api, action: allow}\n", &["x.yaml:2:14: source is a number: expected a text; put it in quotes"]),
-    ("intentions:\n  - {source: , destination: true, action: allow}\n", &[
-        "x.yaml:2:14: source is nothing: expected a text",
-        "x.yaml:2:29: destination is true or false: expected a text; put it in quotes",
-    ]),
+    (
+        "intentions:\n  - {source: *, destination: api, action: allow}\n",
+        &["x.yaml:2:14: a bare * begins a YAML alias: write \"*\" for every service"],
+    ),
+    (
+        "intentions:\n  - source: *\n    destination: api\n",
+        &["x.yaml:2:13: a bare * begins a YAML alias: write \"*\" for every service"],
+    ),
+    (
+        "intentions:\n  - {source: *api, destination: api}\n",
+        &["x.yaml:2:14: a bare * begins a YAML alias: write \"*\" for every service"],
+    ),
+    (
+        "intentions:\n  - {source: 9, destination: api, action: allow}\n",
+        &["x.yaml:2:14: source is a number: expected a text; put it in quotes"],
+    ),
+    (
+        "intentions:\n  - {source: , destination: true, action: allow}\n",
+        &[
+            "x.yaml:2:14: source is nothing: expected a text",
+            "x.yaml:2:29: destination is true or false: expected a text; put it in quotes",
+        ],
+    ),
     // Words.
     (
         "default: alow\nintentions:\n  - {source: web, destination: api, action: block, mode: Audit}\n",
@@ -151,11 +180,15 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "intentions:\n  - {source: web, destination: api, action: allow, permissions: [{action: allow}]}\n",
-        &["x.yaml:2:6: action and permissions are both given: an intention has one of the two; keep one, and say what else happens with otherwise"],
+        &[
+            "x.yaml:2:6: action and permissions are both given: an intention has one of the two; keep one, and say what else happens with otherwise",
+        ],
     ),
     (
         "intentions:\n  - {source: web, destination: api, action: allow, otherwise: deny}\n",
-        &["x.yaml:2:6: otherwise is given without permissions: it says what happens where no permission matches; use action instead"],
+        &[
+            "x.yaml:2:6: otherwise is given without permissions: it says what happens where no permission matches; use action instead",
+        ],
     ),
     (
         "intentions:\n  - {source: web, destination: api, permissions: []}\n",
@@ -163,7 +196,9 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "intentions:\n  - {source: web, destination: api, action: allow, expires_at: 2026-03-01T12:00:00Z}\n",
-        &["x.yaml:2:52: expires_at is given, and a file holds no temporary intentions: use meshctl intention allow SOURCE DESTINATION --for 2h"],
+        &[
+            "x.yaml:2:52: expires_at is given, and a file holds no temporary intentions: use meshctl intention allow SOURCE DESTINATION --for 2h",
+        ],
     ),
     // Permissions.
     (
@@ -177,7 +212,9 @@ const REFUSED: &[(&str, &[&str])] = &[
     ),
     (
         "intentions:\n  - source: web\n    destination: api\n    permissions:\n      - {action: allow, path_exact: /a, path_prefix: /b}\n",
-        &["x.yaml:5:54: more than one path criterion is given: use one of path_exact, path_prefix and path_regex, or several permissions"],
+        &[
+            "x.yaml:5:54: more than one path criterion is given: use one of path_exact, path_prefix and path_regex, or several permissions",
+        ],
     ),
     (
         "intentions:\n  - source: web\n    destination: api\n    permissions:\n      - {action: allow, path_regex: \"/(a\"}\n      - {action: allow, path_regex: \"a)|(b\"}\n",
@@ -220,17 +257,32 @@ const REFUSED: &[(&str, &[&str])] = &[
     ("- a\n- b\n", &["x.yaml:1:3: the file is a list: expected a map with default and intentions"]),
     ("intentions: {}\n", &["x.yaml:1:13: intentions is a map: expected a list"]),
     ("intentions:\n", &["x.yaml:1:12: intentions is nothing: expected a list"]),
-    ("intentions:\n  - web\n  - {}\n  - []\n", &[
-        "x.yaml:2:5: an intention is a text: expected a map with source, destination, action, permissions, otherwise, mode, description and meta",
-        "x.yaml:3:5: source is missing: give a service name or \"*\"",
-        "x.yaml:3:5: destination is missing: give a service name or \"*\"",
-        "x.yaml:3:5: neither action nor permissions is given: add action: allow, action: deny or permissions",
-        "x.yaml:4:5: an intention is a list: expected a map with source, destination, action, permissions, otherwise, mode, description and meta",
-    ]),
-    ("intentions: []\n---\nintentions: []\n", &["x.yaml:1:1: the file has more than one document: leave out the lines ---, and put all intentions into one list"]),
-    ("intentions: !secret []\n", &["x.yaml:1:13: not valid YAML: intentions: a YAML tag (!) has no meaning here: leave it out, or quote the text"]),
-    ("intentions:\n  - {source: web, destination: api\n", &["x.yaml:3:1: not valid YAML: did not find expected ',' or '}', while parsing a flow mapping at line 2 column 5"]),
-    ("intentions:\n\t- a\n", &["x.yaml:2:1: not valid YAML: found character that cannot start any token, while scanning for the next token"]),
+    (
+        "intentions:\n  - web\n  - {}\n  - []\n",
+        &[
+            "x.yaml:2:5: an intention is a text: expected a map with source, destination, action, permissions, otherwise, mode, description and meta",
+            "x.yaml:3:5: source is missing: give a service name or \"*\"",
+            "x.yaml:3:5: destination is missing: give a service name or \"*\"",
+            "x.yaml:3:5: neither action nor permissions is given: add action: allow, action: deny or permissions",
+            "x.yaml:4:5: an intention is a list: expected a map with source, destination, action, permissions, otherwise, mode, description and meta",
+        ],
+    ),
+    (
+        "intentions: []\n---\nintentions: []\n",
+        &["x.yaml:1:1: the file has more than one document: leave out the lines ---, and put all intentions into one list"],
+    ),
+    (
+        "intentions: !secret []\n",
+        &["x.yaml:1:13: not valid YAML: intentions: a YAML tag (!) has no meaning here: leave it out, or quote the text"],
+    ),
+    (
+        "intentions:\n  - {source: web, destination: api\n",
+        &["x.yaml:3:1: not valid YAML: did not find expected ',' or '}', while parsing a flow mapping at line 2 column 5"],
+    ),
+    (
+        "intentions:\n\t- a\n",
+        &["x.yaml:2:1: not valid YAML: found character that cannot start any token, while scanning for the next token"],
+    ),
 ];
 
 #[test]

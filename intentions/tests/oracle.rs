@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use postern_intentions::{
-    Action, Because, Call, Decision, DefaultPolicy, Entry, EntryContent, Intention, Mode, PairKey, Party, Permission, Protocol, Rule,
-    RuleSet, Verdict, decide, explain,
+    Action, Because, Call, Decision, DefaultPolicy, Entry, EntryContent, Intention, Mode, PairKey, Party, Permission, Protocol,
+    Rule, RuleSet, Verdict, decide, explain,
 };
 use postern_names::{PortName, ServiceName};
 use proptest::prelude::*;
@@ -24,7 +24,14 @@ fn key_of(entry: &Entry) -> PairKey {
 }
 
 /// Reads the entries as the specification says them: from the highest precedence down, whatever the pair holds.
-fn plainly(default: DefaultPolicy, entries: &[Entry], source: &ServiceName, destination: &ServiceName, protocol: Protocol, now: SystemTime) -> Decision {
+fn plainly(
+    default: DefaultPolicy,
+    entries: &[Entry],
+    source: &ServiceName,
+    destination: &ServiceName,
+    protocol: Protocol,
+    now: SystemTime,
+) -> Decision {
     let sides = [
         (Party::Service(source.clone()), Party::Service(destination.clone())),
         (Party::Any, Party::Service(destination.clone())),
@@ -84,7 +91,12 @@ struct Draft {
 }
 
 fn draft() -> impl Strategy<Value = Draft> {
-    (0..4_usize, 0..4_usize, 0..14_usize, 0..20_u64).prop_map(|(source, destination, content, end)| Draft { source, destination, content, end })
+    (0..4_usize, 0..4_usize, 0..14_usize, 0..20_u64).prop_map(|(source, destination, content, end)| Draft {
+        source,
+        destination,
+        content,
+        end,
+    })
 }
 
 fn entry(draft: &Draft, revision: u64) -> Entry {
@@ -103,8 +115,15 @@ fn entry(draft: &Draft, revision: u64) -> Entry {
         intention.mode = Mode::Audit;
     }
     if draft.content.is_multiple_of(6) {
-        let permission =
-            Permission { action, methods: Vec::new(), path: None, headers: Vec::new(), query: Vec::new(), ports: Vec::new(), jwt: Vec::new() };
+        let permission = Permission {
+            action,
+            methods: Vec::new(),
+            path: None,
+            headers: Vec::new(),
+            query: Vec::new(),
+            ports: Vec::new(),
+            jwt: Vec::new(),
+        };
         intention.rule = Rule::Permissions { permissions: vec![permission], otherwise: action };
     }
     Entry { revision, content: EntryContent::Understood(Arc::new(intention)) }

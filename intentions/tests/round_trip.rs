@@ -5,8 +5,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use postern_intentions::file::{IntentionFile, parse, render};
 use postern_intentions::{
-    Action, ClaimCriterion, ClaimMatch, DefaultPolicy, HeaderCriterion, Intention, JwtCriterion, Mode, Party, PathCriterion, Permission,
-    QueryCriterion, Rule, TextMatch,
+    Action, ClaimCriterion, ClaimMatch, DefaultPolicy, HeaderCriterion, Intention, JwtCriterion, Mode, Party, PathCriterion,
+    Permission, QueryCriterion, Rule, TextMatch,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -17,7 +17,10 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 fn name() -> impl Strategy<Value = String> {
-    prop_oneof!["[a-z0-9]([a-z0-9-]{0,6}[a-z0-9])?", prop::sample::select(vec!["null", "true", "no", "1e3", "0x1f", "0o7", "1-2"]).prop_map(str::to_owned)]
+    prop_oneof![
+        "[a-z0-9]([a-z0-9-]{0,6}[a-z0-9])?",
+        prop::sample::select(vec!["null", "true", "no", "1e3", "0x1f", "0o7", "1-2"]).prop_map(str::to_owned)
+    ]
 }
 
 fn party() -> impl Strategy<Value = Party> {
@@ -51,7 +54,8 @@ fn header() -> impl Strategy<Value = HeaderCriterion> {
 }
 
 fn query() -> impl Strategy<Value = QueryCriterion> {
-    let matches = prop_oneof![Just(TextMatch::Present), text().prop_map(TextMatch::Exact), "[a-z]{1,4}".prop_map(TextMatch::Regex)];
+    let matches =
+        prop_oneof![Just(TextMatch::Present), text().prop_map(TextMatch::Exact), "[a-z]{1,4}".prop_map(TextMatch::Regex)];
     (text(), matches).prop_map(|(name, matches)| QueryCriterion { name, matches })
 }
 
@@ -80,14 +84,8 @@ fn intention() -> impl Strategy<Value = Intention> {
     let mode = prop_oneof![Just(Mode::Enforce), Just(Mode::Audit)];
     let description = prop_oneof![Just(String::new()), text(), (text(), text()).prop_map(|(a, b)| format!("{a}\n\n  {b}\n"))];
     let meta = btree_map(text(), prop_oneof![Just(String::new()), text()], 0..3);
-    (party(), party(), rule(), mode, description, meta).prop_map(|(source, destination, rule, mode, description, meta)| Intention {
-        source,
-        destination,
-        rule,
-        mode,
-        expires_at: None,
-        description,
-        meta,
+    (party(), party(), rule(), mode, description, meta).prop_map(|(source, destination, rule, mode, description, meta)| {
+        Intention { source, destination, rule, mode, expires_at: None, description, meta }
     })
 }
 

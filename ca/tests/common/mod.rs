@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use postern_ca::{
-    Authority, CertificateDer, Expected, Peer, PrivateKey, Refusal, Request, Serial, Subject, Svid, SvidVerifier, Trust, TrustSource,
+    Authority, CertificateDer, Expected, Peer, PrivateKey, Refusal, Request, Serial, Subject, Svid, SvidVerifier, Trust,
+    TrustSource,
 };
 use postern_names::{Datacenter, PortName, ServiceName, TrustDomain};
 use rcgen::{

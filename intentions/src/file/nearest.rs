@@ -44,9 +44,13 @@ mod tests {
     #[test]
     fn a_slip_finds_its_word_and_a_stranger_finds_none() {
         let known = ["source", "destination", "action"];
-        for (given, expected) in
-            [("destnation", Some("destination")), ("scource", Some("source")), ("Action", Some("action")), ("colour", None), ("", None)]
-        {
+        for (given, expected) in [
+            ("destnation", Some("destination")),
+            ("scource", Some("source")),
+            ("Action", Some("action")),
+            ("colour", None),
+            ("", None),
+        ] {
             assert_eq!(nearest(given, &known), expected, "{given}");
         }
     }

@@ -129,7 +129,11 @@ fn syntax_error(text: &str, error: &serde_yaml::Error) -> SyntaxError {
     let said = error.to_string();
     let message = if said.contains("while scanning an alias") || said.contains("unknown anchor") {
         let start = alias_column(text, line, column);
-        return SyntaxError { line, column: start, message: "a bare * begins a YAML alias: write \"*\" for every service".to_owned() };
+        return SyntaxError {
+            line,
+            column: start,
+            message: "a bare * begins a YAML alias: write \"*\" for every service".to_owned(),
+        };
     } else if said.starts_with("EOF while parsing") {
         EMPTY.to_owned()
     } else if said.starts_with("deserializing from YAML containing more than one document") {
@@ -296,6 +300,6 @@ mod tests {
             let repeated = vec![format!("*a{}", level - 1); 10].join(", ");
             text.push_str(&format!("a{level}: &a{level} [{repeated}]\n"));
         }
-        assert_eq!(parse(&text).unwrap_err().message.contains("aliases make the file far larger"), true);
+        assert!(parse(&text).unwrap_err().message.contains("aliases make the file far larger"));
     }
 }

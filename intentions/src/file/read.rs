@@ -13,13 +13,14 @@ use crate::error::IntentionError;
 use crate::intention::{check_description, check_meta};
 use crate::permission::{check_header_name, check_method, check_provider, check_text};
 use crate::{
-    ClaimCriterion, ClaimMatch, DefaultPolicy, HeaderCriterion, Intention, JwtCriterion, Mode, PairKey, PathCriterion, Permission,
-    QueryCriterion, TextMatch, UnknownWord, form,
+    ClaimCriterion, ClaimMatch, DefaultPolicy, HeaderCriterion, Intention, JwtCriterion, Mode, PairKey, PathCriterion,
+    Permission, QueryCriterion, TextMatch, UnknownWord, form,
 };
 
 const FILE_KEYS: &[&str] = &["default", "intentions"];
 const INTENTION_KEYS: &[&str] = &["source", "destination", "action", "permissions", "otherwise", "mode", "description", "meta"];
-const PERMISSION_KEYS: &[&str] = &["action", "methods", "path_exact", "path_prefix", "path_regex", "headers", "query", "ports", "jwt"];
+const PERMISSION_KEYS: &[&str] =
+    &["action", "methods", "path_exact", "path_prefix", "path_regex", "headers", "query", "ports", "jwt"];
 const HEADER_KEYS: &[&str] = &["name", "present", "exact", "prefix", "suffix", "contains", "regex", "invert"];
 const QUERY_KEYS: &[&str] = &["name", "present", "exact", "regex"];
 const JWT_KEYS: &[&str] = &["provider", "claims"];
@@ -103,7 +104,8 @@ impl Reader {
 
     fn pair(&mut self, fields: &Fields<'_>) -> Noted<PairKey> {
         let source = self.required(fields, "source", "a service name or \"*\"").and_then(|node| self.parsed(node, "source"));
-        let destination = self.required(fields, "destination", "a service name or \"*\"").and_then(|node| self.parsed(node, "destination"));
+        let destination =
+            self.required(fields, "destination", "a service name or \"*\"").and_then(|node| self.parsed(node, "destination"));
         Some(PairKey { source: source?, destination: destination?, temporary: false })
     }
 
@@ -129,7 +131,11 @@ impl Reader {
         let meta = fields.get("meta").and_then(|node| self.meta(node));
         let permissions = fields.get("permissions").and_then(|node| self.permissions(node));
         // What goes together with what can be judged only when each is right in itself.
-        let rule = if self.problems.len() == before { self.checked(fields.node, form::rule(action, permissions, otherwise)) } else { None };
+        let rule = if self.problems.len() == before {
+            self.checked(fields.node, form::rule(action, permissions, otherwise))
+        } else {
+            None
+        };
         let key = key?;
         let intention = Intention {
             source: key.source,
@@ -191,12 +197,14 @@ impl Reader {
 
     fn path(&mut self, fields: &Fields<'_>) -> Noted<PathCriterion> {
         let mut given = Vec::new();
-        let ways: [(&str, fn(String) -> PathCriterion); 3] =
-            [("path_exact", PathCriterion::Exact), ("path_prefix", PathCriterion::Prefix), ("path_regex", PathCriterion::Regex)];
-        for (key, way) in ways {
+        for key in ["path_exact", "path_prefix", "path_regex"] {
             let Some(node) = fields.get(key) else { continue };
-            let Some(text) = self.text(node, key) else { continue };
-            let criterion = way(text.to_owned());
+            let Some(text) = self.text(node, key).map(str::to_owned) else { continue };
+            let criterion = match key {
+                "path_exact" => PathCriterion::Exact(text),
+                "path_prefix" => PathCriterion::Prefix(text),
+                _ => PathCriterion::Regex(text),
+            };
             if self.checked(node, criterion.validate()).is_some() {
                 given.push((node, criterion));
             }

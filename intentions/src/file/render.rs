@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::{IntentionFile, in_order};
 use crate::{
-    Action, ClaimCriterion, ClaimMatch, HeaderCriterion, Intention, JwtCriterion, Mode, PathCriterion, Permission, QueryCriterion, Rule,
-    TextMatch,
+    Action, ClaimCriterion, ClaimMatch, HeaderCriterion, Intention, JwtCriterion, Mode, PathCriterion, Permission,
+    QueryCriterion, Rule, TextMatch,
 };
 
 /// The file as YAML, highest precedence first, then by source and destination; [`parse`](super::parse) gives the same back. Temporary
