@@ -9,9 +9,9 @@ mod view;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
+use postern_names::ServiceName;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
@@ -32,7 +32,7 @@ pub struct Change {
     /// Mirrored keys that were put or deleted.
     pub keys: Vec<RecordKey>,
     /// Services whose instances changed: those of the records before and after.
-    pub services: Vec<postern_names::ServiceName>,
+    pub services: Vec<ServiceName>,
     /// The view was loaded anew: anything may have changed, and `keys` is empty.
     pub everything: bool,
 }
@@ -50,7 +50,9 @@ pub enum MirrorError {
     #[error("the store cannot be read: {0}")]
     Store(#[from] StoreError),
     /// A store without `meta/cluster`: it was never initialised.
-    #[error("the store holds no meta/cluster record: it was not initialised; start with an empty data directory or restore a snapshot")]
+    #[error(
+        "the store holds no meta/cluster record: it was not initialised; start with an empty data directory or restore a snapshot"
+    )]
     NoCluster,
     /// A record that must be understood is not.
     #[error(transparent)]
@@ -155,7 +157,7 @@ impl Drop for Mirror {
 }
 
 async fn load(store: &dyn Store) -> Result<View, MirrorError> {
-    let range = store.range(&Bytes::new(), usize::MAX).await?;
+    let range = store.range(b"", 0).await?;
     View::load(range.revision, range.kvs.iter().map(|kv| (&kv.key[..], &kv.value[..], kv.mod_revision)))
 }
 

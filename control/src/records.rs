@@ -317,7 +317,7 @@ pub fn token_key(hash: &str) -> Bytes {
 
 /// The key of an issuance.
 pub fn issuance_key(serial: &Serial) -> Bytes {
-    RecordKey::Issuance(serial.clone()).to_bytes()
+    RecordKey::Issuance(*serial).to_bytes()
 }
 
 /// The key of a lineage.
@@ -327,7 +327,7 @@ pub fn lineage_key(lineage: &str) -> Bytes {
 
 /// The key of a revoked serial.
 pub fn revoked_key(serial: &Serial) -> Bytes {
-    RecordKey::Revoked(serial.clone()).to_bytes()
+    RecordKey::Revoked(*serial).to_bytes()
 }
 
 /// The key of an instance.
@@ -391,7 +391,16 @@ mod tests {
 
     #[test]
     fn a_key_reads_back_as_it_was_written() {
-        for text in ["meta/cluster", "default", "intention/p/web/*", "intention/t/*/api", "token/ab12", "lineage/x", "instance/web-1", "service/db"] {
+        for text in [
+            "meta/cluster",
+            "default",
+            "intention/p/web/*",
+            "intention/t/*/api",
+            "token/ab12",
+            "lineage/x",
+            "instance/web-1",
+            "service/db",
+        ] {
             assert_eq!(text.parse::<RecordKey>().unwrap().to_string(), text);
         }
     }

@@ -64,14 +64,13 @@ pub enum SealError {
         source: io::Error,
     },
     /// Sealed with another key, for another cluster or record, or changed since.
-    #[error("cannot open {record}: it was sealed with another key, or changed since; use the seal key that this store was made with (--seal-key-file)")]
+    #[error(
+        "cannot open {record}: it was sealed with another key, or changed since; use the seal key that this store was made with (--seal-key-file)"
+    )]
     Refused {
         /// The record's name.
         record: String,
     },
-    /// The cryptographic library refused, which it does not with valid arguments.
-    #[error("the cryptographic library refused: {0}")]
-    Crypto(&'static str),
 }
 
 /// The key that seals what the store keeps. Prints as `…`, and is wiped from memory when dropped.
@@ -86,13 +85,10 @@ impl fmt::Debug for SealKey {
 
 impl SealKey {
     /// A new key that is lost with the process.
-    ///
-    /// # Errors
-    /// [`SealError::Crypto`] if the system gives no random bytes.
-    pub fn in_memory() -> Result<Self, SealError> {
+    pub fn in_memory() -> Self {
         let mut key = Self([0; KEY_LEN]);
-        rand::fill(&mut key.0).map_err(|Unspecified| SealError::Crypto("no random bytes"))?;
-        Ok(key)
+        fill_random(&mut key.0);
+        key
     }
 
     /// Makes a new key and writes it to `path`, with mode 0600. The directory must exist.
@@ -100,7 +96,7 @@ impl SealKey {
     /// # Errors
     /// [`SealError::Exists`] if there is a file, [`SealError::Io`] if it cannot be written; nothing is left behind.
     pub fn create_new(path: &Path) -> Result<Self, SealError> {
-        let key = Self::in_memory()?;
+        let key = Self::in_memory();
         let io = |what| move |source| SealError::Io { what, path: path.to_owned(), source };
         let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Ok(file) => file,
@@ -168,22 +164,23 @@ impl SealKey {
     }
 
     /// Seals `plain` as the record `record` of the cluster `cluster_id`, with a random nonce (AES-256-GCM).
-    ///
-    /// # Errors
-    /// [`SealError::Crypto`] if the system gives no random bytes.
-    pub fn seal(&self, cluster_id: &str, record: &str, plain: &[u8]) -> Result<Vec<u8>, SealError> {
+    pub fn seal(&self, cluster_id: &str, record: &str, plain: &[u8]) -> Vec<u8> {
         let mut nonce = [0; NONCE_LEN];
-        rand::fill(&mut nonce).map_err(|Unspecified| SealError::Crypto("no random bytes"))?;
-        let mut body = Zeroizing::new(Vec::with_capacity(plain.len() + AES_256_GCM.tag_len()));
-        body.extend_from_slice(plain);
-        self.cipher()?
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), associated(cluster_id, record), &mut *body)
-            .map_err(|Unspecified| SealError::Crypto("sealing failed"))?;
-        let mut sealed = Vec::with_capacity(1 + NONCE_LEN + body.len());
+        fill_random(&mut nonce);
+        let mut sealed = Vec::with_capacity(1 + NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
         sealed.push(VERSION);
         sealed.extend_from_slice(&nonce);
-        sealed.extend_from_slice(&body);
-        Ok(sealed)
+        sealed.extend_from_slice(plain);
+        let tag = self
+            .cipher()
+            .seal_in_place_separate_tag(
+                Nonce::assume_unique_for_key(nonce),
+                associated(cluster_id, record),
+                &mut sealed[1 + NONCE_LEN..],
+            )
+            .expect("AES-256-GCM seals whatever fits in memory");
+        sealed.extend_from_slice(tag.as_ref());
+        sealed
     }
 
     /// Opens what [`SealKey::seal`] made for the same cluster and record.
@@ -199,7 +196,7 @@ impl SealKey {
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(refused)?;
         let mut body = Zeroizing::new(body.to_vec());
         let length = self
-            .cipher()?
+            .cipher()
             .open_in_place(Nonce::assume_unique_for_key(*nonce), associated(cluster_id, record), &mut body)
             .map_err(|Unspecified| refused())?
             .len();
@@ -207,11 +204,13 @@ impl SealKey {
         Ok(body)
     }
 
-    fn cipher(&self) -> Result<LessSafeKey, SealError> {
-        UnboundKey::new(&AES_256_GCM, &self.0)
-            .map(LessSafeKey::new)
-            .map_err(|Unspecified| SealError::Crypto("the key was not taken"))
+    fn cipher(&self) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.0).expect("a key for AES-256 has 32 bytes"))
     }
+}
+
+fn fill_random(bytes: &mut [u8]) {
+    rand::fill(bytes).expect("the library ends the process rather than give no random bytes");
 }
 
 /// What a sealed record is bound to. The length keeps (`ab`, `c`) apart from (`a`, `bc`).
@@ -226,4 +225,100 @@ fn associated(cluster_id: &str, record: &str) -> Aad<Vec<u8>> {
 fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn what_was_sealed_opens_with_the_same_key_cluster_and_record() {
+        let key = SealKey::in_memory();
+        let sealed = key.seal("cluster", "authority/root", b"secret");
+        assert_eq!(key.open("cluster", "authority/root", &sealed).unwrap().as_slice(), b"secret");
+        assert!(!sealed.windows(6).any(|window| window == b"secret"));
+        assert_eq!(key.open("c", "empty", &key.seal("c", "empty", b"")).unwrap().as_slice(), b"");
+    }
+
+    #[test]
+    fn nothing_else_opens_it() {
+        let key = SealKey::in_memory();
+        let sealed = key.seal("cluster", "record", b"secret");
+        assert!(SealKey::in_memory().open("cluster", "record", &sealed).is_err(), "another key");
+        assert!(key.open("other", "record", &sealed).is_err(), "another cluster");
+        assert!(key.open("cluster", "other", &sealed).is_err(), "another record");
+        assert!(key.open("clusterr", "ecord", &sealed).is_err(), "the border moved");
+        for length in 0..sealed.len() {
+            assert!(key.open("cluster", "record", &sealed[..length]).is_err(), "cut to {length}");
+        }
+        for index in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[index] ^= 1;
+            assert!(key.open("cluster", "record", &changed).is_err(), "byte {index} changed");
+        }
+    }
+
+    #[test]
+    fn the_same_secret_is_never_sealed_the_same_way() {
+        let key = SealKey::in_memory();
+        assert_ne!(key.seal("c", "r", b"x"), key.seal("c", "r", b"x"));
+    }
+
+    #[test]
+    fn a_key_file_is_for_its_owner_only_and_is_read_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seal.key");
+        let made = SealKey::create_new(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        let sealed = made.seal("c", "r", b"secret");
+        assert_eq!(SealKey::load(&path).unwrap().open("c", "r", &sealed).unwrap().as_slice(), b"secret");
+    }
+
+    #[test]
+    fn a_key_file_is_never_overwritten() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seal.key");
+        SealKey::create_new(&path).unwrap();
+        let before = fs::read(&path).unwrap();
+        assert!(matches!(SealKey::create_new(&path), Err(SealError::Exists { .. })));
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_key_file_that_others_can_use_is_refused_with_the_cure() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seal.key");
+        SealKey::create_new(&path).unwrap();
+        for mode in [0o640, 0o604, 0o660, 0o601] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = SealKey::load(&path).unwrap_err();
+            assert!(matches!(error, SealError::OpenToOthers { .. }), "{mode:o}: {error}");
+            assert!(error.to_string().contains("chmod 600"), "{error}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        SealKey::load(&path).unwrap();
+    }
+
+    #[test]
+    fn a_missing_or_foreign_key_file_is_refused_by_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("seal.key");
+        assert!(matches!(SealKey::load(&path), Err(SealError::Missing { .. })));
+        let long = format!("{FILE_PREFIX}{}", "ab".repeat(200));
+        for content in ["", "postern-seal1 ", "hello", "postern-seal1 zz", long.as_str()] {
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            let error = SealKey::load(&path).unwrap_err();
+            assert!(matches!(error, SealError::NotAKey { .. }), "{content:?}: {error}");
+            assert!(error.to_string().contains("seal.key"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_prints_nothing_of_itself() {
+        assert_eq!(format!("{:?}", SealKey([0xAB; KEY_LEN])), "SealKey(…)");
+    }
 }

@@ -1,1 +1,318 @@
-//! .
+//! One control plane, from its first listener to its last task.
+
+mod data_dir;
+mod founding;
+mod operator;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::task::JoinHandle;
+
+use self::data_dir::DataDir;
+use crate::audit::{AuditSettings, AuditWriter, spawn_writer};
+use crate::doctor::Surroundings;
+use crate::grpc::{self, GrpcConfig, GrpcError, GrpcServer, GrpcSettings};
+use crate::http::host::HostNames;
+use crate::http::serve::{self, HttpServer, Limits, Listener, ServeError};
+use crate::http::{self, Api};
+use crate::identity::{BroughtCa, IdentityError, IdentityService, IdentitySettings};
+use crate::metrics::{IssuedCounter, MeteredStore, Metrics};
+use crate::mirror::{Mirror, MirrorError};
+use crate::policy::Policy;
+use crate::push::{MeshService, PushSettings};
+use crate::registry::RegistrySettings;
+use crate::seal::SealError;
+use crate::settings::{Address, Addresses, SettingError, Settings};
+use crate::store::{RedbStore, Store, StoreError, StoreSettings};
+
+/// How often temporary intentions that have ended are looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Why a control plane did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A setting that cannot be.
+    #[error(transparent)]
+    Setting(#[from] SettingError),
+    /// The data directory cannot be used.
+    #[error("cannot use the data directory {}: {why}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong, and the cure.
+        why: String,
+    },
+    /// Another control plane has this data directory.
+    #[error("a control plane already runs on {}{}; stop it, or give another --data-dir", path.display(), pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Running {
+        /// The directory.
+        path: PathBuf,
+        /// Its process, as it wrote it.
+        pid: Option<u32>,
+    },
+    /// What was fixed at the first start is given differently.
+    #[error(
+        "{flag} {given} differs from {stored}, which was fixed when this store was made; leave it out, or start with an empty --data-dir"
+    )]
+    Fixed {
+        /// The flag.
+        flag: &'static str,
+        /// What it says.
+        given: String,
+        /// What is stored.
+        stored: String,
+    },
+    /// The seal key is missing or does not fit.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// The authority cannot be loaded or made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The sidecars' port does not open.
+    #[error(transparent)]
+    Grpc(#[from] GrpcError),
+    /// The HTTP API does not open.
+    #[error(transparent)]
+    Http(#[from] ServeError),
+    /// The address of the sidecars' port has no number.
+    #[error("cannot resolve --grpc {address}: {why}; give an IP address of this host")]
+    Resolve {
+        /// As given.
+        address: Address,
+        /// The resolver's words.
+        why: String,
+    },
+    /// The operator token cannot be read or written.
+    #[error("{0}")]
+    OperatorToken(String),
+    /// Something that no setting cures.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Runs a control plane until `shutdown` is ready, then drains it. `ready` is called once, when every listener is bound
+/// and the first request can be answered.
+///
+/// # Errors
+/// [`ControlError`] says what, why, and what to do.
+pub async fn run(
+    settings: Settings,
+    shutdown: impl Future<Output = ()> + Send,
+    ready: impl FnOnce(&Addresses) + Send,
+) -> Result<(), ControlError> {
+    settings.validate()?;
+    if settings.test_periods {
+        tracing::warn!("--test-periods: periods may be so short that a real mesh would not be stable");
+    }
+    let data_dir = DataDir::open(&settings.data_dir)?;
+    let control = Control::start(&settings, &data_dir).await?;
+    tracing::info!(http = control.addresses.http, grpc = control.addresses.grpc, "the control plane serves");
+    ready(&control.addresses);
+    shutdown.await;
+    tracing::info!("the control plane stops; the mesh works on without it");
+    control.stop(settings.drain).await;
+    Ok(())
+}
+
+/// Everything that runs.
+struct Control {
+    addresses: Addresses,
+    http: HttpServer,
+    grpc: GrpcServer,
+    mesh: Arc<MeshService>,
+    identity: Arc<IdentityService>,
+    audit: AuditWriter,
+    sweeper: JoinHandle<()>,
+    engine: Arc<RedbStore>,
+}
+
+/// Sockets that are bound before anything is written: a taken port changes nothing.
+struct Sockets {
+    http: Vec<Listener>,
+    http_address: String,
+    host_names: HostNames,
+    grpc: std::net::TcpListener,
+}
+
+impl Control {
+    async fn start(settings: &Settings, data_dir: &DataDir) -> Result<Self, ControlError> {
+        let started_at = SystemTime::now();
+        let host = host_name();
+        let file_limit = raise_file_limit();
+        let sockets = bind(settings, data_dir, &host).await?;
+        let metrics = Arc::new(Metrics::new().map_err(|error| ControlError::Internal(error.to_string()))?);
+        let engine = Arc::new(open_store(data_dir.store()).await?);
+        let store: Arc<dyn Store> = Arc::new(MeteredStore::new(Arc::clone(&engine) as Arc<dyn Store>, Arc::clone(&metrics)));
+        let seal = Arc::new(founding::found(&store, settings).await?);
+        let operators = operator::ensure(&store, &data_dir.operator_token()).await?;
+        let mirror = Mirror::start(Arc::clone(&store)).await?;
+        mirror.observe(Arc::new(IssuedCounter::new(Arc::clone(&metrics))));
+        let identity = IdentityService::new(Arc::clone(&store), Arc::clone(&mirror), seal, identity_settings(settings)).await?;
+        let audit = spawn_writer(Arc::clone(&store), data_dir.audit(), AuditSettings::default());
+        let mesh = start_mesh(settings, &store, &mirror, &identity, &metrics);
+        let policy = Arc::new(Policy::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
+        let sweeper = tokio::spawn(sweep(Arc::clone(&policy)));
+        let grpc = GrpcServer::start(GrpcConfig {
+            listener: sockets.grpc,
+            svid: identity.svid(),
+            trust: identity.trust(),
+            mirror: Arc::clone(&mirror),
+            identity: Arc::clone(&identity),
+            mesh: Arc::clone(&mesh),
+            settings: GrpcSettings { renew_grace: settings.renew_grace, ..GrpcSettings::default() },
+        })?;
+        let api = Api {
+            mirror,
+            policy,
+            identity: Arc::clone(&identity),
+            sidecars: mesh.sidecars(),
+            registry: mesh.registry(),
+            push: mesh.stats(),
+            metrics,
+            operators,
+            host_names: sockets.host_names,
+            started_at,
+            svid_ttl: settings.svid_ttl,
+            surroundings: Surroundings { host, file_limit, audit_dir: data_dir.audit() },
+            store,
+        };
+        let addresses = Addresses { http: sockets.http_address, grpc: grpc.local_addr().to_string(), dns: None };
+        let http = HttpServer::start(sockets.http, http::router(Arc::new(api)), Limits::default());
+        Ok(Self { addresses, http, grpc, mesh, identity, audit, sweeper, engine })
+    }
+
+    /// Requests under way are answered and streams told; what takes longer than `deadline` is dropped.
+    async fn stop(self, deadline: Duration) {
+        let Self { http, grpc, mesh, identity, audit, sweeper, engine, .. } = self;
+        sweeper.abort();
+        let serving = async {
+            // All at once: what the sidecars' port still lets in, the mesh ends.
+            tokio::join!(http.shut_down(deadline), grpc.shut_down(), mesh.shut_down());
+        };
+        if tokio::time::timeout(deadline + Duration::from_secs(1), serving).await.is_err() {
+            tracing::warn!(?deadline, "not everything ended in time");
+        }
+        // Ends its upkeep; nobody else holds it any more.
+        drop(identity);
+        audit.stop().await;
+        // Waits for what is being committed; not on the runtime.
+        if let Err(error) = tokio::task::spawn_blocking(move || engine.close()).await {
+            tracing::error!(%error, "the store did not close in order");
+        }
+    }
+}
+
+async fn open_store(path: PathBuf) -> Result<RedbStore, ControlError> {
+    let opened = tokio::task::spawn_blocking(move || RedbStore::open(path, &StoreSettings::default())).await;
+    Ok(opened.map_err(|error| ControlError::Internal(format!("opening the store failed: {error}")))??)
+}
+
+async fn bind(settings: &Settings, data_dir: &DataDir, host: &str) -> Result<Sockets, ControlError> {
+    let tls = match (&settings.http_cert, &settings.http_key) {
+        (Some(certificate), Some(key)) => Some(serve::load_tls(certificate, key)?),
+        _ => None,
+    };
+    let mut names = vec![host.to_owned()];
+    if let Address::Tcp { host, .. } = &settings.http {
+        names.push(host.clone());
+    }
+    names.extend(tls.iter().flat_map(|tls| tls.names.clone()));
+    let listener = Listener::bind(&settings.http, tls.map(|tls| tls.acceptor)).await?;
+    let http_address = listener.local_addr().map_or_else(|| settings.http.to_string(), |address| address.to_string());
+    let mut http = vec![listener];
+    http.extend(bind_socket(&data_dir.http_socket()));
+    let grpc = grpc::bind(resolve(&settings.grpc).await?)?;
+    Ok(Sockets { http, http_address, host_names: HostNames::new(names), grpc })
+}
+
+/// The socket in the data directory is a convenience: where the path is too long for one, the port remains.
+fn bind_socket(path: &Path) -> Option<Listener> {
+    match Listener::bind_unix(path) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::warn!(%error, "no UNIX socket; the HTTP API is served on its port only");
+            None
+        }
+    }
+}
+
+async fn resolve(address: &Address) -> Result<SocketAddr, ControlError> {
+    let unresolved = |why: String| ControlError::Resolve { address: address.clone(), why };
+    let Address::Tcp { host, port } = address else { return Err(unresolved("it is a UNIX socket".into())) };
+    let mut found = tokio::net::lookup_host((host.as_str(), *port)).await.map_err(|error| unresolved(error.to_string()))?;
+    found.next().ok_or_else(|| unresolved("the name has no address".into()))
+}
+
+fn identity_settings(settings: &Settings) -> IdentitySettings {
+    IdentitySettings {
+        svid_ttl: settings.svid_ttl,
+        renew_grace: settings.renew_grace,
+        ca: brought_ca(settings),
+        // Short lives, which only tests have, are looked at as often.
+        upkeep: (settings.svid_ttl / 10).clamp(Duration::from_millis(200), Duration::from_secs(10)),
+        ..IdentitySettings::default()
+    }
+}
+
+fn brought_ca(settings: &Settings) -> Option<BroughtCa> {
+    let (certificates, key) = (settings.ca_cert.clone()?, settings.ca_key.clone()?);
+    Some(BroughtCa { certificates, key })
+}
+
+fn start_mesh(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    mirror: &Arc<Mirror>,
+    identity: &Arc<IdentityService>,
+    metrics: &Arc<Metrics>,
+) -> Arc<MeshService> {
+    let push = PushSettings {
+        heartbeat: settings.heartbeat,
+        beat: settings.beat,
+        silence: settings.silence,
+        ack_timeout: settings.ack_timeout,
+        registry: RegistrySettings { liveness: settings.liveness, removal: settings.removal, settle: settings.settle },
+        ..PushSettings::default()
+    };
+    let mesh = MeshService::start(Arc::clone(store), Arc::clone(mirror), identity.trust(), identity.on_open(), push);
+    let metrics = Arc::clone(metrics);
+    mesh.stats().observe_with(Box::new(move |took| metrics.pushed(took)));
+    mesh
+}
+
+async fn sweep(policy: Arc<Policy>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        if let Err(error) = policy.sweep(SystemTime::now()).await {
+            tracing::warn!(%error, "temporary intentions that ended were not deleted; trying again later");
+        }
+    }
+}
+
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into())
+}
+
+/// Every sidecar takes a file: the soft limit becomes the hard one. Gives the limit.
+fn raise_file_limit() -> u64 {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 0 };
+    match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(error) => {
+            tracing::warn!(%error, soft, hard, "the file limit was not raised");
+            soft
+        }
+    }
+}

@@ -1,1 +1,152 @@
-//! .
+//! The HTTP API: the routes of `postern_api::http`, on TCP and on the UNIX socket of the data directory.
+//!
+//! A request passes, in this order: is it addressed to us and not sent by a foreign page (`host`), may it (`auth`), which
+//! route, what does it say (`input`), what is done. Every answer names the product in `server`, every failure is an
+//! `ErrorBody` (`error`).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `serve` | listeners, TLS, connections and their limits |
+//! | `host`, `auth`, `input`, `error` | what every request passes |
+//! | `intentions`, `tokens`, `services`, `status` | the routes |
+
+pub mod auth;
+mod error;
+pub mod host;
+mod input;
+mod intentions;
+pub mod serve;
+mod services;
+mod status;
+mod tokens;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+
+use self::auth::{Connection, Operators, Origin};
+pub use self::error::ApiError;
+use self::host::HostNames;
+pub(crate) use self::services::is_loopback_elsewhere;
+pub use self::status::mesh_info;
+use crate::doctor::Surroundings;
+use crate::identity::IdentityService;
+use crate::metrics::Metrics;
+use crate::mirror::Mirror;
+use crate::policy::Policy;
+use crate::push::{PushStats, Sidecars};
+use crate::registry::Registry;
+use crate::store::Store;
+
+/// `server:` of every answer; by it a client knows that no other product listens here.
+const SERVER: &str = concat!("postern/", env!("CARGO_PKG_VERSION"));
+
+/// What the routes work with.
+pub struct Api {
+    /// For what the view does not hold.
+    pub store: Arc<dyn Store>,
+    /// Reads.
+    pub mirror: Arc<Mirror>,
+    /// Changes of intentions.
+    pub policy: Arc<Policy>,
+    /// Tokens, authority, revocation.
+    pub identity: Arc<IdentityService>,
+    /// Open streams.
+    pub sidecars: Arc<Sidecars>,
+    /// Instances.
+    pub registry: Arc<Registry>,
+    /// Counters of the push.
+    pub push: Arc<PushStats>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Who may call.
+    pub operators: Operators,
+    /// Under which names.
+    pub host_names: HostNames,
+    /// Start of this process.
+    pub started_at: SystemTime,
+    /// Lifetime of an SVID.
+    pub svid_ttl: Duration,
+    /// What `doctor` looks at beside the store.
+    pub surroundings: Surroundings,
+}
+
+type Shared = State<Arc<Api>>;
+
+/// All routes, with what every request passes.
+pub fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/v1/mesh", get(status::mesh))
+        .route("/v1/intentions", get(intentions::list).put(intentions::apply))
+        .route("/v1/intentions/{source}/{destination}", get(intentions::get).put(intentions::set).delete(intentions::delete))
+        .route("/v1/default-policy", put(intentions::set_default))
+        .route("/v1/decide", post(intentions::decide))
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/v1/services", get(services::list))
+        .route("/v1/services/{name}", get(services::show))
+        .route("/v1/instances/{id}", delete(services::deregister))
+        .route("/v1/authority", get(status::authority))
+        .route("/v1/authority/bundle", get(status::bundle))
+        .route("/v1/overview", get(status::status))
+        .route("/v1/doctor", get(status::doctor))
+        .route("/v1/prometheus/targets", get(services::prometheus_targets))
+        .route("/metrics", get(status::metrics))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), pass))
+        .with_state(api)
+}
+
+async fn unknown_route(request: Request) -> ApiError {
+    let path: String = request.uri().path().chars().take(200).collect();
+    ApiError::not_found(format!("there is no route {path}"))
+        .hint("this is Postern; its routes are under /v1/, and `meshctl --help` uses them all")
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    let path: String = request.uri().path().chars().take(200).collect();
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not a method of {path}", request.method()))
+        .hint("the header `allow` of this answer names those that are")
+}
+
+/// What every request passes before its route, and every answer after it.
+async fn pass(State(api): Shared, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let mut response = match admit(&api, request) {
+        Ok(request) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
+    api.metrics.http_request(&route, response.status().as_u16());
+    let headers = response.headers_mut();
+    headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn admit(api: &Api, request: Request) -> Result<Request, ApiError> {
+    let (mut parts, body) = request.into_parts();
+    let connection = parts.extensions.get::<Connection>().cloned();
+    let connection = connection.ok_or_else(|| ApiError::internal("a request came without its connection"))?;
+    match connection.origin {
+        Origin::Tcp(_) => api.host_names.check(&parts)?,
+        Origin::Unix { .. } => host::check_origin(&parts.headers, None)?,
+    }
+    let author = auth::admit(&api.operators, &connection, &parts.method, parts.uri.path(), &parts.headers)?;
+    parts.extensions.insert(author);
+    Ok(Request::from_parts(parts, body))
+}
+
+/// A time as the API writes it: RFC 3339, UTC, whole seconds or milliseconds.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    let time = time::OffsetDateTime::from(time);
+    let time = time.replace_millisecond(time.millisecond()).unwrap_or(time);
+    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}

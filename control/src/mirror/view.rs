@@ -1,6 +1,7 @@
 //! All mirrored records at one revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -41,6 +42,9 @@ pub struct View {
     pub instances: BTreeMap<InstanceId, (InstanceRecord, u64)>,
     /// Settings of services.
     pub services: BTreeMap<ServiceName, ServiceRecord>,
+    by_destination: HashMap<Party, BTreeSet<PairKey>>,
+    by_service: HashMap<ServiceName, BTreeSet<InstanceId>>,
+    service_revisions: HashMap<ServiceName, u64>,
     rules: Mutex<Option<Arc<RuleSet>>>,
 }
 
@@ -59,6 +63,9 @@ impl View {
             revoked: BTreeMap::new(),
             instances: BTreeMap::new(),
             services: BTreeMap::new(),
+            by_destination: HashMap::new(),
+            by_service: HashMap::new(),
+            service_revisions: HashMap::new(),
             rules: Mutex::new(None),
         }
     }
@@ -80,6 +87,26 @@ impl View {
     pub fn revision_of_pair(&self, source: &ServiceName, destination: &ServiceName) -> u64 {
         let newest = pairs_that_match(source, destination).filter_map(|pair| self.entry(&pair)).map(|entry| entry.revision).max();
         newest.unwrap_or(0).max(self.default.1)
+    }
+
+    /// The pairs with an intention, understood or not, whose destination is exactly this party.
+    pub fn pairs_to(&self, destination: &Party) -> impl Iterator<Item = &PairKey> {
+        self.by_destination.get(destination).into_iter().flatten()
+    }
+
+    /// The registered instances of a service, those that left included.
+    pub fn instances_of(&self, service: &ServiceName) -> impl Iterator<Item = &(InstanceRecord, u64)> {
+        self.by_service.get(service).into_iter().flatten().filter_map(|id| self.instances.get(id))
+    }
+
+    /// Every service that has an instance, settings, or both.
+    pub fn service_names(&self) -> BTreeSet<ServiceName> {
+        self.by_service.keys().chain(self.services.keys()).cloned().collect()
+    }
+
+    /// The revision that last changed the settings of a service; 0 where it has none.
+    pub fn service_revision(&self, service: &ServiceName) -> u64 {
+        self.service_revisions.get(service).copied().unwrap_or(0)
     }
 
     /// The protocol of a service, `tcp` where none was declared.
@@ -156,26 +183,41 @@ impl View {
             RecordKey::Issuance(serial) => set(&mut self.issuances, serial, readable(key, value)),
             RecordKey::Lineage(id) => set(&mut self.lineages, id, readable(key, value)),
             RecordKey::Revoked(serial) => set(&mut self.revoked, serial, readable(key, value).map(|record| (record, revision))),
-            RecordKey::Instance(id) => {
-                let before = self.instances.get(id).map(|(record, _)| record.service.clone());
-                set(&mut self.instances, id, readable(key, value).map(|record| (record, revision)));
-                let after = self.instances.get(id).map(|(record, _)| record.service.clone());
-                for service in before.into_iter().chain(after) {
-                    if !change.services.contains(&service) {
-                        change.services.push(service);
-                    }
-                }
+            RecordKey::Instance(id) => self.put_instance(id, key, value, revision, change),
+            RecordKey::Service(name) => {
+                set(&mut self.services, name, readable(key, value));
+                self.service_revisions.insert(name.clone(), revision);
             }
-            RecordKey::Service(name) => set(&mut self.services, name, readable(key, value)),
         }
         change.keys.push(parsed);
+    }
+
+    fn put_instance(&mut self, id: &InstanceId, key: &[u8], value: Option<&[u8]>, revision: u64, change: &mut Change) {
+        let before = self.instances.get(id).map(|(record, _)| record.service.clone());
+        set(&mut self.instances, id, readable(key, value).map(|record| (record, revision)));
+        let after = self.instances.get(id).map(|(record, _)| record.service.clone());
+        if let Some(service) = &before {
+            take_from_index(&mut self.by_service, service, id);
+        }
+        if let Some(service) = &after {
+            self.by_service.entry(service.clone()).or_default().insert(id.clone());
+        }
+        for service in before.into_iter().chain(after) {
+            if !change.services.contains(&service) {
+                change.services.push(service);
+            }
+        }
     }
 
     fn put_intention(&mut self, pair: &PairKey, key: &[u8], value: Option<&[u8]>, revision: u64) {
         *self.rules.get_mut() = None;
         self.intentions.remove(pair);
         self.not_understood.remove(pair);
-        let Some(value) = value else { return };
+        let Some(value) = value else {
+            take_from_index(&mut self.by_destination, &pair.destination, pair);
+            return;
+        };
+        self.by_destination.entry(pair.destination.clone()).or_default().insert(pair.clone());
         match records::decode::<IntentionRecord>(key, value) {
             Ok(record) if record.intention.key() == *pair => {
                 self.intentions.insert(pair.clone(), (record, revision));
@@ -216,6 +258,15 @@ fn pairs_that_match(source: &ServiceName, destination: &ServiceName) -> impl Ite
 
 fn not_understood_entry(key: &PairKey, why: &str, revision: u64) -> Entry {
     Entry { revision, content: EntryContent::NotUnderstood { key: key.clone(), why: why.into() } }
+}
+
+fn take_from_index<K: Eq + Hash, V: Ord>(index: &mut HashMap<K, BTreeSet<V>>, key: &K, value: &V) {
+    if let Some(values) = index.get_mut(key) {
+        values.remove(value);
+        if values.is_empty() {
+            index.remove(key);
+        }
+    }
 }
 
 fn set<K: Ord + Clone, V>(map: &mut BTreeMap<K, V>, key: &K, value: Option<V>) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -13,6 +14,13 @@ pub const MAX_OPS: usize = 128;
 
 /// How many bytes all keys and values of a transaction may have.
 pub const MAX_TXN_BYTES: usize = 1 << 20;
+
+/// The time a lease really gets: whole milliseconds, from one to ten years.
+pub(super) fn lease_ttl(asked: Duration) -> Duration {
+    const LONGEST: u64 = 10 * 365 * 24 * 3600 * 1000;
+    let millis = u64::try_from(asked.as_millis()).unwrap_or(LONGEST);
+    Duration::from_millis(millis.clamp(1, LONGEST))
+}
 
 /// Refuses a transaction that no engine would take.
 pub(super) fn check(txn: &Txn) -> Result<(), StoreError> {
@@ -85,4 +93,78 @@ fn duplicate(op: &Op) -> StoreError {
         Op::Put { key, .. } | Op::Delete(key) | Op::DeletePrefix(key) => key,
     };
     StoreError::DuplicateKey { key: String::from_utf8_lossy(key).into_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &str) -> Op {
+        Op::put(key.to_owned(), "v")
+    }
+
+    fn prefix(prefix: &str) -> Op {
+        Op::DeletePrefix(prefix.to_owned().into())
+    }
+
+    fn then(ops: Vec<Op>) -> Txn {
+        Txn { then: ops, ..Txn::default() }
+    }
+
+    #[test]
+    fn a_list_has_at_most_128_entries() {
+        let ops = |count| (0..count).map(|n| put(&n.to_string())).collect::<Vec<_>>();
+        assert_eq!(check(&then(ops(128))), Ok(()));
+        let refused = Err(StoreError::TooManyOps { count: 129, max: 128 });
+        assert_eq!(check(&then(ops(129))), refused);
+        assert_eq!(check(&Txn { otherwise: ops(129), ..Txn::default() }), refused);
+        let compares = (0..129).map(|_| Compare::absent("k")).collect();
+        assert_eq!(check(&Txn { compares, ..Txn::default() }), refused);
+    }
+
+    #[test]
+    fn a_transaction_has_at_most_a_mebibyte() {
+        let of = |size: usize| Txn::new().then(Op::put("k", vec![0; size - 1]));
+        assert_eq!(check(&of(MAX_TXN_BYTES)), Ok(()));
+        let refused = |size| Err(StoreError::TooLarge { size, max: MAX_TXN_BYTES });
+        assert_eq!(check(&of(MAX_TXN_BYTES + 1)), refused(MAX_TXN_BYTES + 1));
+        let both = of(MAX_TXN_BYTES).when(Compare::Value("a".into(), "b".into()));
+        assert_eq!(check(&both), refused(MAX_TXN_BYTES + 2));
+    }
+
+    #[test]
+    fn no_key_is_touched_twice_by_name_or_by_prefix() {
+        let refused = [
+            vec![put("a"), put("a")],
+            vec![put("a"), Op::delete("a")],
+            vec![prefix("a"), prefix("a")],
+            vec![prefix("a/"), put("a/b")],
+            vec![Op::delete("a/b"), put("z"), prefix("a/")],
+            vec![prefix("a/"), prefix("a/b/")],
+            vec![prefix(""), put("z")],
+            vec![prefix("a"), put("a")],
+        ];
+        for ops in refused {
+            assert!(matches!(check(&then(ops.clone())), Err(StoreError::DuplicateKey { .. })), "{ops:?}");
+        }
+        let allowed = [vec![put("a"), put("b")], vec![prefix("a/"), put("a"), put("a0")], vec![prefix("a/"), prefix("b/")]];
+        for ops in allowed {
+            assert_eq!(check(&then(ops.clone())), Ok(()), "{ops:?}");
+        }
+        let in_both_lists = Txn::new().then(put("a")).otherwise(put("a"));
+        assert_eq!(check(&in_both_lists), Ok(()));
+    }
+
+    #[test]
+    fn a_key_is_not_empty() {
+        assert_eq!(check(&then(vec![put("")])), Err(StoreError::EmptyKey));
+        assert_eq!(check(&Txn::new().when(Compare::exists(""))), Err(StoreError::EmptyKey));
+    }
+
+    #[test]
+    fn a_lease_lasts_from_a_millisecond_to_ten_years() {
+        assert_eq!(lease_ttl(Duration::ZERO), Duration::from_millis(1));
+        assert_eq!(lease_ttl(Duration::from_micros(2500)), Duration::from_millis(2));
+        assert_eq!(lease_ttl(Duration::MAX), Duration::from_secs(10 * 365 * 24 * 3600));
+    }
 }

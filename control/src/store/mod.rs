@@ -29,9 +29,7 @@ pub use self::error::StoreError;
 pub use self::limits::{MAX_OPS, MAX_TXN_BYTES};
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;
-pub use self::types::{
-    Batch, Clock, Compare, Event, Kv, LeaseId, Op, Range, Retention, StoreSettings, Txn, TxnResult,
-};
+pub use self::types::{Batch, Clock, Compare, Event, Kv, LeaseId, Op, Range, Retention, StoreSettings, Txn, TxnResult};
 
 /// A store with etcd's semantics. Every engine behaves the same; one conformance suite says so.
 ///

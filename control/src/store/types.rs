@@ -73,9 +73,7 @@ impl Compare {
     /// Whether it holds for what is stored under its key.
     pub(crate) fn holds(&self, stored: Option<&Kv>) -> bool {
         match self {
-            Self::ModRevision(_, ordering, number) => {
-                stored.map_or(0, |kv| kv.mod_revision).cmp(number) == *ordering
-            }
+            Self::ModRevision(_, ordering, number) => stored.map_or(0, |kv| kv.mod_revision).cmp(number) == *ordering,
             Self::Version(_, ordering, number) => stored.map_or(0, |kv| kv.version).cmp(number) == *ordering,
             Self::Value(_, value) => stored.is_some_and(|kv| kv.value == *value),
         }

@@ -1,0 +1,233 @@
+//! Who may call: the operator's token on TCP, our own user or root on the UNIX socket.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use parking_lot::Mutex;
+use postern_ca::OperatorToken;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::error::ApiError;
+use crate::policy::Author;
+
+/// From where a connection comes.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// TCP, with or without TLS.
+    Tcp(IpAddr),
+    /// The UNIX socket, whose peer the kernel names.
+    Unix {
+        /// The user of the peer.
+        uid: u32,
+    },
+}
+
+/// The connection that a request came on.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// From where.
+    pub origin: Origin,
+    unauthenticated: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
+    is_authenticated: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// A connection that did not show a credential yet; it holds a place among those of its address.
+    pub fn new(origin: Origin, place: Option<OwnedSemaphorePermit>) -> Self {
+        Self { origin, unauthenticated: Arc::new(Mutex::new(place)), is_authenticated: Arc::default() }
+    }
+
+    /// A credential was shown: its place is free for others.
+    fn authenticated(&self) {
+        if !self.is_authenticated.swap(true, Ordering::Relaxed) {
+            self.unauthenticated.lock().take();
+        }
+    }
+}
+
+/// The hashes of the operator tokens that count.
+#[derive(Debug, Clone, Default)]
+pub struct Operators(Arc<Vec<String>>);
+
+impl Operators {
+    /// Hex SHA-256 each.
+    pub fn new(hashes: Vec<String>) -> Self {
+        Self(Arc::new(hashes))
+    }
+
+    fn accepts(&self, token: &OperatorToken) -> Option<String> {
+        let hash = token.hash();
+        let is_same =
+            |known: &&String| aws_lc_rs::constant_time::verify_slices_are_equal(known.as_bytes(), hash.as_bytes()).is_ok();
+        self.0.iter().filter(is_same).count().gt(&0).then_some(hash)
+    }
+}
+
+/// What a route demands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Demand {
+    /// Nothing: it is how a client knows that it talks to Postern.
+    Nothing,
+    /// Nothing on loopback, for Prometheus.
+    NothingOnLoopback,
+    /// The operator's credential.
+    Operator,
+}
+
+fn demand(method: &Method, path: &str) -> Demand {
+    let reads = method == Method::GET || method == Method::HEAD;
+    match path {
+        "/v1/mesh" if reads => Demand::Nothing,
+        "/metrics" | "/v1/prometheus/targets" if reads => Demand::NothingOnLoopback,
+        _ => Demand::Operator,
+    }
+}
+
+/// Decides whether a request may go on, and in whose name.
+///
+/// # Errors
+/// 401 without a valid credential where one is needed.
+pub fn admit(
+    operators: &Operators,
+    connection: &Connection,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<Author, ApiError> {
+    let address = match connection.origin {
+        Origin::Unix { uid } => return Ok(Author { who: format!("uid:{uid}"), from: "unix".into() }),
+        Origin::Tcp(address) => address,
+    };
+    let demand = demand(method, path);
+    let is_open = demand == Demand::Nothing || (demand == Demand::NothingOnLoopback && address.is_loopback());
+    match credential(headers)? {
+        Some(text) => match operator(operators, &text) {
+            Ok(hash) => {
+                connection.authenticated();
+                Ok(Author { who: format!("operator:{}", hash.get(..8).unwrap_or(&hash)), from: address.to_string() })
+            }
+            Err(_) if is_open => Ok(anonymous(address)),
+            Err(error) => {
+                tracing::warn!(%address, path, "a request with a wrong credential was refused");
+                Err(error)
+            }
+        },
+        None if is_open => Ok(anonymous(address)),
+        None => Err(unauthorised("this call needs the operator token")),
+    }
+}
+
+fn anonymous(address: IpAddr) -> Author {
+    Author { who: "anonymous".into(), from: address.to_string() }
+}
+
+fn operator(operators: &Operators, text: &str) -> Result<String, ApiError> {
+    if text.starts_with("postern1.") {
+        return Err(unauthorised("this is an enrolment token, which only a sidecar can spend"));
+    }
+    let token: OperatorToken = text.parse().map_err(|_| unauthorised("the credential is not an operator token"))?;
+    operators.accepts(&token).ok_or_else(|| unauthorised("this operator token is not valid here"))
+}
+
+fn unauthorised(error: &str) -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, error).hint(
+        "send `Authorization: Bearer postern-op1.…`; the token is in the file operator.token of the control plane's data directory, \
+         and the UNIX socket http.sock beside it needs none",
+    )
+}
+
+/// `Authorization: Bearer …`, or `X-Consul-Token` for clients that know that one.
+fn credential(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        let text = value.to_str().unwrap_or_default();
+        let bearer = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let (_, token) = bearer.ok_or_else(|| unauthorised("the Authorization header is not `Bearer TOKEN`"))?;
+        return Ok(Some(token.trim().to_owned()));
+    }
+    let consul = headers.get("x-consul-token").and_then(|value| value.to_str().ok()).map(str::trim);
+    Ok(consul.filter(|token| !token.is_empty()).map(ToOwned::to_owned))
+}
+
+/// Reads the operator token of a data directory; `None` where there is none yet.
+///
+/// # Errors
+/// A message with the cure where the file is open to others or holds something else.
+pub fn read_token(path: &Path) -> Result<Option<OperatorToken>, String> {
+    use std::os::unix::fs::MetadataExt;
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => zeroize::Zeroizing::new(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
+    };
+    let mode = std::fs::metadata(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?.mode();
+    if mode & 0o077 != 0 {
+        let path = path.display();
+        return Err(format!("{path} has mode {:04o}: others can read it; delete it, and a new one is made", mode & 0o7777));
+    }
+    let token = text.trim().parse().map_err(|error| format!("{}: {error}; delete it, and a new one is made", path.display()))?;
+    Ok(Some(token))
+}
+
+/// Writes a new operator token, 0600.
+///
+/// # Errors
+/// A message that names the file.
+pub fn write_token(path: &Path, token: &OperatorToken) -> Result<(), String> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(zeroize::Zeroizing::new(format!("{}\n", token.reveal())).as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn admit_with(headers: &[(&'static str, &str)], path: &str, address: IpAddr) -> Result<String, StatusCode> {
+        let token: OperatorToken = TOKEN.parse().unwrap();
+        let operators = Operators::new(vec![token.hash()]);
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().unwrap());
+        }
+        let connection = Connection::new(Origin::Tcp(address), None);
+        admit(&operators, &connection, &Method::GET, path, &map).map(|author| author.who).map_err(|error| error.status())
+    }
+
+    const TOKEN: &str = "postern-op1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+
+    #[test]
+    fn the_operators_token_is_accepted_in_both_headers() {
+        for headers in [("authorization", format!("Bearer {TOKEN}")), ("x-consul-token", TOKEN.to_owned())] {
+            let who = admit_with(&[(headers.0, &headers.1)], "/v1/tokens", LOOPBACK).unwrap();
+            assert!(who.starts_with("operator:"), "{who}");
+        }
+    }
+
+    #[test]
+    fn without_a_valid_token_nothing_but_the_open_routes_answers() {
+        let other = format!("Bearer {}", TOKEN.replace("AAAA", "AAAB"));
+        for headers in [vec![], vec![("authorization", other.as_str())], vec![("authorization", "Basic eDp5")]] {
+            assert_eq!(admit_with(&headers, "/v1/tokens", LOOPBACK), Err(StatusCode::UNAUTHORIZED), "{headers:?}");
+        }
+        assert_eq!(admit_with(&[], "/v1/mesh", LOOPBACK).unwrap(), "anonymous");
+    }
+
+    #[test]
+    fn metrics_are_open_on_loopback_only() {
+        let far = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
+        for path in ["/metrics", "/v1/prometheus/targets"] {
+            assert!(admit_with(&[], path, LOOPBACK).is_ok());
+            assert_eq!(admit_with(&[], path, far), Err(StatusCode::UNAUTHORIZED));
+        }
+    }
+}

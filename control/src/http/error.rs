@@ -1,0 +1,115 @@
+//! How a request fails: a status and an [`ErrorBody`].
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use postern_api::http::ErrorBody;
+
+use crate::identity::IdentityError;
+use crate::policy::PolicyError;
+use crate::registry::RegisterError;
+use crate::store::StoreError;
+
+/// A failed request.
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    status: StatusCode,
+    body: ErrorBody,
+}
+
+impl ApiError {
+    /// `error` says what went wrong, naming the thing.
+    pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, body: ErrorBody { error: error.into(), hint: None } }
+    }
+
+    /// 400.
+    pub fn bad_request(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, error)
+    }
+
+    /// 404.
+    pub fn not_found(error: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, error)
+    }
+
+    /// 500, logged: what went wrong is ours, and the caller can only try again.
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        tracing::error!(%error, "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).hint("see the log of the control plane")
+    }
+
+    /// Adds the cure.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.body.hint = Some(hint.into());
+        self
+    }
+
+    /// The status that it answers with.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(self.body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<PolicyError> for ApiError {
+    fn from(error: PolicyError) -> Self {
+        let text = error.to_string();
+        match error {
+            PolicyError::Intention(_) | PolicyError::Invalid(_) => Self::bad_request(text),
+            PolicyError::NotFound { .. } => Self::not_found(text).hint("`meshctl intention list` shows those that there are"),
+            PolicyError::Stale { .. } => Self::new(StatusCode::CONFLICT, text).hint("look at the difference again, then apply"),
+            PolicyError::TooMany { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, text)
+                .hint("apply the file in parts with --merge, each with fewer changes"),
+            PolicyError::Contended => Self::new(StatusCode::SERVICE_UNAVAILABLE, text).hint("try again"),
+            PolicyError::Store(error) => Self::from(error),
+            PolicyError::Unwritable(error) => Self::internal(error),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Closed => Self::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping").hint("try again"),
+            StoreError::TooLarge { .. } | StoreError::TooManyOps { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).hint("send less at once")
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+impl From<RegisterError> for ApiError {
+    fn from(error: RegisterError) -> Self {
+        match error {
+            RegisterError::Store(error) => Self::from(error),
+            RegisterError::Contended(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).hint("try again"),
+            RegisterError::Unwritable(error) => Self::internal(error),
+            other => Self::bad_request(other.to_string()),
+        }
+    }
+}
+
+impl From<IdentityError> for ApiError {
+    fn from(error: IdentityError) -> Self {
+        match error {
+            IdentityError::Store(error) => Self::from(error),
+            IdentityError::NoSuchToken(_) => {
+                Self::not_found(error.to_string()).hint("`meshctl token list` shows those that there are")
+            }
+            IdentityError::Contended(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).hint("try again"),
+            other => Self::internal(other),
+        }
+    }
+}

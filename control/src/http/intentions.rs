@@ -1,0 +1,168 @@
+//! Intentions, the default policy, and what the evaluator says.
+
+use std::cmp::Reverse;
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use postern_api::http::{
+    Applied, ApplyRequest, DecideRequest, Decided, DefaultRequest, Intentions, SetRequest, StoredIntention, Written,
+};
+use postern_intentions::{Call, PairKey, Party, Protocol, explain};
+use postern_names::{PortName, ServiceName};
+use serde::Deserialize;
+
+use super::error::ApiError;
+use super::input::{Input, LargeInput, Pair, Query};
+use super::{Shared, rfc3339};
+use crate::mirror::View;
+use crate::policy::Author;
+use crate::records::IntentionRecord;
+
+/// `GET /v1/intentions`
+pub(super) async fn list(State(api): Shared) -> Json<Intentions> {
+    let now = SystemTime::now();
+    Json(api.mirror.read(|view| {
+        let live = view.intentions.values().filter(|(record, _)| record.intention.is_live(now));
+        let mut intentions: Vec<StoredIntention> = live.map(|(record, revision)| stored(record, *revision)).collect();
+        sort(&mut intentions);
+        Intentions { default: view.default.0, revision: view.revision, intentions }
+    }))
+}
+
+/// `GET /v1/intentions/{source}/{destination}`
+pub(super) async fn get(State(api): Shared, pair: Pair) -> Result<Json<Vec<StoredIntention>>, ApiError> {
+    let now = SystemTime::now();
+    let found: Vec<StoredIntention> = api.mirror.read(|view| {
+        let of_pair = [false, true].into_iter().filter_map(|temporary| view.intentions.get(&key(&pair, temporary)));
+        of_pair.filter(|(record, _)| record.intention.is_live(now)).map(|(record, revision)| stored(record, *revision)).collect()
+    });
+    if found.is_empty() {
+        let pair = postern_api::http::pair(&pair.source, &pair.destination);
+        return Err(ApiError::not_found(format!("there is no intention {pair}"))
+            .hint("`meshctl intention list` shows those that there are"));
+    }
+    Ok(Json(found))
+}
+
+/// `PUT /v1/intentions/{source}/{destination}`
+pub(super) async fn set(
+    State(api): Shared,
+    Extension(author): Extension<Author>,
+    pair: Pair,
+    Input(request): Input<SetRequest>,
+) -> Result<Json<Written>, ApiError> {
+    Ok(Json(api.policy.set(pair.source, pair.destination, request, &author).await?))
+}
+
+/// What a deletion says in its query.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct DeleteQuery {
+    temporary: bool,
+    reason: Option<String>,
+    wait_ms: u64,
+}
+
+/// `DELETE /v1/intentions/{source}/{destination}`
+pub(super) async fn delete(
+    State(api): Shared,
+    Extension(author): Extension<Author>,
+    pair: Pair,
+    Query(query): Query<DeleteQuery>,
+) -> Result<Json<Written>, ApiError> {
+    let key = key(&pair, query.temporary);
+    Ok(Json(api.policy.delete(key, query.reason, query.wait_ms, &author).await?))
+}
+
+/// `PUT /v1/intentions`
+pub(super) async fn apply(
+    State(api): Shared,
+    Extension(author): Extension<Author>,
+    LargeInput(request): LargeInput<ApplyRequest>,
+) -> Result<Json<Applied>, ApiError> {
+    Ok(Json(api.policy.apply(request, &author).await?))
+}
+
+/// `PUT /v1/default-policy`
+pub(super) async fn set_default(
+    State(api): Shared,
+    Extension(author): Extension<Author>,
+    Input(request): Input<DefaultRequest>,
+) -> Result<Json<Written>, ApiError> {
+    Ok(Json(api.policy.set_default(request, &author).await?))
+}
+
+/// `POST /v1/decide`
+pub(super) async fn decide(State(api): Shared, Input(request): Input<DecideRequest>) -> Json<Decided> {
+    let port = request.port.clone().unwrap_or_else(PortName::main);
+    let http = http_request(&request);
+    let (rules, protocol, mut notes) = api.mirror.read(|view| {
+        let rules = view.rules_of_pair(&request.source, &request.destination);
+        (rules, view.protocol(&request.destination), notes(view, &request))
+    });
+    if http.is_some() && protocol == Protocol::Tcp {
+        notes.push(format!("{} is tcp: its connections are judged, not requests on them", request.destination));
+    }
+    let judged = http.as_ref().filter(|_| protocol != Protocol::Tcp);
+    let call = Call { source: &request.source, destination: &request.destination, port: &port, protocol, request: judged };
+    let explanation = explain(&rules, &call, SystemTime::now());
+    let decision = &explanation.decision;
+    Json(Decided {
+        allowed: decision.allowed(),
+        would_deny: decision.would_deny,
+        because: decision.because.to_string(),
+        protocol,
+        notes: [notes, behind(&api.sidecars.list(), &request.destination)].concat(),
+        explanation,
+    })
+}
+
+fn http_request(request: &DecideRequest) -> Option<postern_intentions::Request> {
+    let is_asked = request.method.is_some() || request.path.is_some() || !request.headers.is_empty();
+    is_asked.then(|| postern_intentions::Request {
+        method: request.method.clone().unwrap_or_else(|| "GET".into()),
+        path: request.path.clone().unwrap_or_else(|| "/".into()),
+        headers: request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
+    })
+}
+
+fn notes(view: &View, request: &DecideRequest) -> Vec<String> {
+    let is_known = |name: &ServiceName| view.services.contains_key(name) || view.instances_of(name).next().is_some();
+    let unknown = |name: &&ServiceName| !is_known(name);
+    let mut names = vec![&request.source];
+    if request.destination != request.source {
+        names.push(&request.destination);
+    }
+    names.into_iter().filter(unknown).map(|name| format!("no service {name} is registered")).collect()
+}
+
+fn behind(sidecars: &[crate::push::SidecarStatus], destination: &ServiceName) -> Vec<String> {
+    let late = sidecars.iter().filter(|sidecar| sidecar.service == *destination && !sidecar.is_current);
+    late.map(|sidecar| format!("{} does not hold all changes yet", sidecar.instance)).collect()
+}
+
+fn key(pair: &Pair, temporary: bool) -> PairKey {
+    PairKey { source: pair.source.clone(), destination: pair.destination.clone(), temporary }
+}
+
+/// An intention as the API shows it.
+pub(super) fn stored(record: &IntentionRecord, revision: u64) -> StoredIntention {
+    StoredIntention {
+        precedence: record.intention.precedence().value(),
+        revision,
+        created_at: rfc3339(record.created_at),
+        created_by: record.created_by.clone(),
+        reason: record.reason.clone(),
+        intention: record.intention.clone(),
+    }
+}
+
+/// Highest precedence first, then by source and destination, the temporary one of a pair first.
+pub(super) fn sort(intentions: &mut [StoredIntention]) {
+    let key = |stored: &StoredIntention| -> (Reverse<u8>, Party, Party, bool) {
+        let intention = &stored.intention;
+        (Reverse(stored.precedence), intention.source.clone(), intention.destination.clone(), !intention.is_temporary())
+    };
+    intentions.sort_by_cached_key(key);
+}

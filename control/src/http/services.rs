@@ -1,0 +1,158 @@
+//! Services, their instances, and where Prometheus finds them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::SystemTime;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use postern_api::http::{Deregistered, Instance, PrometheusTarget, ServiceDetail, ServiceSummary};
+use postern_intentions::Party;
+use postern_names::{InstanceId, ServiceName};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::error::ApiError;
+use super::input::{Name, Query};
+use super::intentions::{sort, stored};
+use super::{Api, Shared, rfc3339};
+use crate::audit::AuditEntry;
+use crate::mirror::View;
+use crate::policy::Author;
+use crate::push::SidecarStatus;
+use crate::records::InstanceRecord;
+
+/// Open streams by instance.
+pub(super) type Streams = HashMap<InstanceId, SidecarStatus>;
+
+pub(super) fn streams(api: &Api) -> Streams {
+    api.sidecars.list().into_iter().map(|status| (status.instance.clone(), status)).collect()
+}
+
+/// `GET /v1/services`
+pub(super) async fn list(State(api): Shared) -> Json<Vec<ServiceSummary>> {
+    let streams = streams(&api);
+    Json(api.mirror.read(|view| view.service_names().into_iter().map(|name| summary(view, &streams, name)).collect()))
+}
+
+fn summary(view: &View, streams: &Streams, name: ServiceName) -> ServiceSummary {
+    let present = || view.instances_of(&name).map(|(record, _)| record).filter(|record| !record.left);
+    ServiceSummary {
+        protocol: view.services.get(&name).map(|record| record.protocol),
+        instances: present().count(),
+        healthy: present().filter(|record| record.healthy).count(),
+        connected: present().filter(|record| streams.contains_key(&record.id)).count(),
+        name,
+    }
+}
+
+/// `GET /v1/services/{name}`
+pub(super) async fn show(State(api): Shared, Name(name): Name<ServiceName>) -> Result<Json<ServiceDetail>, ApiError> {
+    let streams = streams(&api);
+    let now = SystemTime::now();
+    let detail = api.mirror.read(|view| {
+        let is_known = view.services.contains_key(&name) || view.instances_of(&name).next().is_some();
+        is_known.then(|| {
+            let to = [Party::Service(name.clone()), Party::Any];
+            let pairs = to.iter().flat_map(|destination| view.pairs_to(destination));
+            let live = pairs.filter_map(|pair| view.intentions.get(pair)).filter(|(record, _)| record.intention.is_live(now));
+            let mut inbound: Vec<_> = live.map(|(record, revision)| stored(record, *revision)).collect();
+            sort(&mut inbound);
+            let mut instances: Vec<_> = view.instances_of(&name).map(|(record, _)| instance(view, &streams, record)).collect();
+            instances.sort_by(|a, b| a.id.cmp(&b.id));
+            ServiceDetail {
+                protocol: view.services.get(&name).map(|record| record.protocol),
+                name: name.clone(),
+                instances,
+                inbound,
+            }
+        })
+    });
+    let hint = "`meshctl service list` shows those that are registered";
+    detail.map(Json).ok_or_else(|| ApiError::not_found(format!("no service {name} is registered")).hint(hint))
+}
+
+/// An instance as the API shows it.
+pub(super) fn instance(view: &View, streams: &Streams, record: &InstanceRecord) -> Instance {
+    let stream = streams.get(&record.id);
+    let newest = view.lineages.get(&record.lineage).and_then(|lineage| view.issuances.get(&lineage.newest));
+    Instance {
+        id: record.id.clone(),
+        service: record.service.clone(),
+        address: record.address.clone(),
+        health: match record {
+            _ if record.left => "left",
+            _ if record.healthy => "healthy",
+            _ => "critical",
+        }
+        .into(),
+        connected: stream.is_some(),
+        since: rfc3339(stream.map_or(record.state_since, |stream| stream.since)),
+        ports: record.ports.clone(),
+        meta: record.meta.clone(),
+        locality: record.locality.clone(),
+        node: record.node.clone(),
+        version: stream.map(|stream| stream.version.clone()).unwrap_or_default(),
+        revision: stream.map_or(0, |stream| stream.authority),
+        svid_not_after: newest.map(|issuance| rfc3339(issuance.not_after)),
+    }
+}
+
+/// What a deregistration says in its query.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct DeregisterQuery {
+    revoke: bool,
+}
+
+/// `DELETE /v1/instances/{id}`
+pub(super) async fn deregister(
+    State(api): Shared,
+    Extension(author): Extension<Author>,
+    Name(id): Name<InstanceId>,
+    Query(query): Query<DeregisterQuery>,
+) -> Result<Json<Deregistered>, ApiError> {
+    let unknown = || ApiError::not_found(format!("no instance {id} is registered")).hint("`meshctl status` shows those that are");
+    let record = api.mirror.read(|view| view.instances.get(&id).map(|(record, _)| record.clone())).ok_or_else(unknown)?;
+    let entry = AuditEntry {
+        at: SystemTime::now(),
+        who: author.who.clone(),
+        from: author.from.clone(),
+        what: "instance.deregister".into(),
+        details: json!({ "instance": id, "service": record.service, "revoke": query.revoke }),
+        reason: None,
+    };
+    let mut revision = api.registry.leave(&id, vec![entry.op()]).await?.ok_or_else(unknown)?;
+    if query.revoke {
+        revision = revision.max(api.identity.revoke_instance(&id, &author).await?);
+    }
+    api.sidecars.close_instance(&id);
+    Ok(Json(Deregistered { id, service: record.service, revoked: query.revoke, revision }))
+}
+
+/// `GET /v1/prometheus/targets`
+pub(super) async fn prometheus_targets(State(api): Shared) -> Json<Vec<PrometheusTarget>> {
+    let host = &api.surroundings.host;
+    Json(api.mirror.read(|view| {
+        let present =
+            view.instances.values().map(|(record, _)| record).filter(|record| !record.left && !record.metrics.is_empty());
+        let reachable = present.filter(|record| !is_loopback_elsewhere(record, host));
+        reachable.map(|record| target(view, record)).collect()
+    }))
+}
+
+/// A loopback target of another host would be one of ours if Prometheus scraped it.
+pub(crate) fn is_loopback_elsewhere(record: &InstanceRecord, host: &str) -> bool {
+    use std::str::FromStr;
+    let address = crate::settings::Address::from_str(&record.metrics);
+    record.node != host && address.is_ok_and(|address| address.is_loopback())
+}
+
+fn target(view: &View, record: &InstanceRecord) -> PrometheusTarget {
+    let labels = [
+        ("service", record.service.to_string()),
+        ("service_instance", record.id.to_string()),
+        ("datacenter", view.cluster.datacenter.to_string()),
+    ];
+    let labels: BTreeMap<String, String> = labels.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    PrometheusTarget { targets: vec![record.metrics.clone()], labels }
+}

@@ -1,0 +1,216 @@
+//! What a sidecar is to know, read off one view: the resources of a lane, serialised once and shared.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use postern_api::convert::{self, millis};
+use postern_api::key::ResourceKey;
+use postern_api::v1;
+use postern_ca::TrustBundle;
+use postern_intentions::{Call, PairKey, Party, decide};
+use postern_names::{InstanceId, PortName, ServiceName};
+use prost::Message;
+
+use super::lanes::{Content, Pending};
+use crate::mirror::View;
+use crate::records::InstanceRecord;
+use crate::registry::EndpointSets;
+
+/// Encoded bodies that many sidecars share, by key and the revision that last changed them.
+#[derive(Debug, Default)]
+pub struct Encoded {
+    bodies: Mutex<HashMap<ResourceKey, (u64, Bytes)>>,
+}
+
+impl Encoded {
+    fn body(&self, key: &ResourceKey, revision: u64, encode: impl FnOnce() -> Vec<u8>) -> Bytes {
+        let mut bodies = self.bodies.lock();
+        if let Some((at, body)) = bodies.get(key)
+            && *at == revision
+        {
+            return body.clone();
+        }
+        let body = Bytes::from(encode());
+        bodies.insert(key.clone(), (revision, body.clone()));
+        body
+    }
+
+    /// Nothing is behind `key` any more.
+    pub fn forget(&self, key: &ResourceKey) {
+        self.bodies.lock().remove(key);
+    }
+}
+
+/// All that a lane is made of.
+pub struct Source<'a> {
+    /// The records.
+    pub view: &'a View,
+    /// The endpoints of every service.
+    pub sets: &'a EndpointSets,
+    /// Shared bodies.
+    pub encoded: &'a Encoded,
+    /// The roots that sidecars trust.
+    pub bundle: &'a TrustBundle,
+    /// Now.
+    pub now: SystemTime,
+}
+
+impl Source<'_> {
+    /// The authority lane of a service.
+    pub fn authority(&self, service: &ServiceName, pending: &Pending) -> Content {
+        match pending {
+            Pending::Everything => self.collect(&self.authority_keys(service), true, |key| self.authority_resource(service, key)),
+            Pending::Keys(keys) => self.collect(keys, false, |key| self.authority_resource(service, key)),
+        }
+    }
+
+    /// The reachability lane of a caller. `verdicts` takes in until when each upstream's verdict holds.
+    pub fn reachability(
+        &self,
+        service: &ServiceName,
+        upstreams: &BTreeSet<ServiceName>,
+        pending: &Pending,
+        verdicts: &mut BTreeMap<ServiceName, SystemTime>,
+    ) -> Content {
+        let all;
+        let (keys, complete) = match pending {
+            Pending::Everything => {
+                verdicts.clear();
+                all = self.reachability_keys(upstreams);
+                (&all, true)
+            }
+            Pending::Keys(keys) => (keys, false),
+        };
+        self.collect(keys, complete, |key| match key {
+            ResourceKey::Service(upstream) => Some(self.upstream(service, upstream, verdicts)),
+            ResourceKey::Endpoint(upstream, instance) => self.endpoint(upstream, instance),
+            _ => None,
+        })
+    }
+
+    fn collect(
+        &self,
+        keys: &BTreeSet<ResourceKey>,
+        complete: bool,
+        mut resource: impl FnMut(&ResourceKey) -> Option<v1::Resource>,
+    ) -> Content {
+        let mut content = Content { complete, ..Content::default() };
+        for key in keys {
+            match resource(key) {
+                Some(resource) => content.upserts.push(resource),
+                None if complete => {}
+                None => content.deletes.push(key.to_string()),
+            }
+        }
+        content
+    }
+
+    fn authority_keys(&self, service: &ServiceName) -> BTreeSet<ResourceKey> {
+        let own = Party::Service(service.clone());
+        let pairs = self.view.pairs_to(&own).chain(self.view.pairs_to(&Party::Any));
+        let intentions = pairs.cloned().map(ResourceKey::Intention);
+        let revoked = self.view.revoked.keys().cloned().map(ResourceKey::Revoked);
+        let single = [ResourceKey::Default, ResourceKey::Bundle, ResourceKey::Service(service.clone())];
+        intentions.chain(revoked).chain(single).collect()
+    }
+
+    fn reachability_keys(&self, upstreams: &BTreeSet<ServiceName>) -> BTreeSet<ResourceKey> {
+        let services = upstreams.iter().cloned().map(ResourceKey::Service);
+        let endpoints = upstreams.iter().flat_map(|upstream| {
+            let set = self.sets.of(upstream);
+            set.into_iter().map(|instance| ResourceKey::Endpoint(upstream.clone(), instance))
+        });
+        services.chain(endpoints).collect()
+    }
+
+    fn authority_resource(&self, service: &ServiceName, key: &ResourceKey) -> Option<v1::Resource> {
+        match key {
+            ResourceKey::Intention(pair) => self.intention(key, pair),
+            ResourceKey::Default => {
+                let (policy, revision) = self.view.default;
+                Some(resource(key, revision, convert::default_to_body(policy).encode_to_vec().into()))
+            }
+            ResourceKey::Revoked(serial) => {
+                let (record, revision) = self.view.revoked.get(serial).filter(|(record, _)| record.not_after > self.now)?;
+                let body = self.encoded.body(key, *revision, || {
+                    v1::RevokedBody { lineage: record.lineage.clone(), not_after_ms: millis(record.not_after) }.encode_to_vec()
+                });
+                Some(resource(key, *revision, body))
+            }
+            ResourceKey::Bundle => {
+                let sequence = self.bundle.sequence;
+                let body = self.encoded.body(key, sequence, || convert::bundle_to_wire(self.bundle).encode_to_vec());
+                Some(resource(key, sequence, body))
+            }
+            ResourceKey::Service(name) if name == service => {
+                let protocol = self.view.protocol(name).to_string();
+                let body = v1::ServiceBody { protocol, ..v1::ServiceBody::default() };
+                Some(resource(key, self.view.service_revision(name), body.encode_to_vec().into()))
+            }
+            ResourceKey::Service(_) | ResourceKey::Endpoint(..) => None,
+        }
+    }
+
+    fn intention(&self, key: &ResourceKey, pair: &PairKey) -> Option<v1::Resource> {
+        if let Some((_, revision)) = self.view.not_understood.get(pair) {
+            // An empty body is understood by nobody: the pair denies at its destination too.
+            return Some(resource(key, *revision, Bytes::new()));
+        }
+        let (record, revision) = self.view.intentions.get(pair)?;
+        let body = self.encoded.body(key, *revision, || convert::intention_to_body(&record.intention).encode_to_vec());
+        Some(resource(key, *revision, body))
+    }
+
+    /// The settings of an upstream with the verdict of this pair, for the caller's log and metric only.
+    fn upstream(
+        &self,
+        service: &ServiceName,
+        upstream: &ServiceName,
+        verdicts: &mut BTreeMap<ServiceName, SystemTime>,
+    ) -> v1::Resource {
+        let protocol = self.view.protocol(upstream);
+        let rules = self.view.rules_of_pair(service, upstream);
+        let call = Call { source: service, destination: upstream, port: &PortName::main(), protocol, request: None };
+        let decision = decide(&rules, &call, self.now);
+        let until = rules.next_expiry(self.now);
+        match until {
+            Some(until) => verdicts.insert(upstream.clone(), until),
+            None => verdicts.remove(upstream),
+        };
+        let body = v1::ServiceBody {
+            protocol: protocol.to_string(),
+            allowed: decision.allowed(),
+            would_deny: decision.would_deny,
+            because: decision.because.to_string(),
+            verdict_until_ms: until.map_or(0, millis),
+        };
+        let revision = self.view.revision_of_pair(service, upstream).max(self.view.service_revision(upstream));
+        resource(&ResourceKey::Service(upstream.clone()), revision, body.encode_to_vec().into())
+    }
+
+    fn endpoint(&self, upstream: &ServiceName, instance: &InstanceId) -> Option<v1::Resource> {
+        if !self.sets.contains(upstream, instance) {
+            return None;
+        }
+        let (record, revision) = self.view.instances.get(instance).filter(|(record, _)| record.service == *upstream)?;
+        let key = ResourceKey::Endpoint(upstream.clone(), instance.clone());
+        let body = self.encoded.body(&key, *revision, || endpoint_body(record).encode_to_vec());
+        Some(resource(&key, *revision, body))
+    }
+}
+
+fn resource(key: &ResourceKey, revision: u64, body: Bytes) -> v1::Resource {
+    v1::Resource { key: key.to_string(), revision, body }
+}
+
+fn endpoint_body(record: &InstanceRecord) -> v1::EndpointBody {
+    v1::EndpointBody {
+        address: record.address.clone().unwrap_or_default(),
+        ports: record.ports.iter().map(ToString::to_string).collect(),
+        transports: record.transports.clone(),
+        meta: record.meta.iter().map(|(key, value)| v1::Label { key: key.clone(), value: value.clone() }).collect(),
+        locality: record.locality.clone(),
+    }
+}

@@ -1,0 +1,296 @@
+//! One open stream, as the rest of the control plane sees it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use postern_api::key::ResourceKey;
+use postern_api::v1;
+use postern_ca::Serial;
+use postern_names::{InstanceId, ServiceName};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::lanes::{Lane, Pending};
+
+/// A stream's two lanes.
+#[derive(Debug)]
+pub struct Lanes {
+    /// Intentions, default, revocations, bundle.
+    pub authority: Lane,
+    /// Endpoints and settings of the upstreams.
+    pub reachability: Lane,
+}
+
+/// Who opened a stream.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its instance id.
+    pub instance: InstanceId,
+    /// The service in its SVID.
+    pub service: ServiceName,
+    /// The SVID.
+    pub serial: Serial,
+    /// The enrolment that it goes back to.
+    pub lineage: String,
+    /// From where.
+    pub address: SocketAddr,
+}
+
+/// One open stream.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// Distinguishes streams of one instance.
+    pub(super) number: u64,
+    pub(super) identity: Identity,
+    pub(super) upstreams: BTreeSet<ServiceName>,
+    pub(super) version: String,
+    pub(super) since: SystemTime,
+    pub(super) lanes: Mutex<Lanes>,
+    /// Something was marked.
+    pub(super) wake: Notify,
+    pub(super) closed: CancellationToken,
+    closed_because: Mutex<Option<End>>,
+    /// Past the Welcome.
+    pub(super) is_open: AtomicBool,
+    progress: watch::Sender<Progress>,
+    nacks: Mutex<Nacks>,
+    pub(super) warnings: Mutex<Vec<String>>,
+    pub(super) active_connections: AtomicU64,
+}
+
+/// How far the authority lane got, for those who wait.
+#[derive(Debug, Clone, Copy, Default)]
+struct Progress {
+    acknowledged_at: Option<Instant>,
+    is_gone: bool,
+}
+
+/// What was not understood, by lane: a complete message begins anew.
+#[derive(Debug, Default)]
+struct Nacks {
+    authority: BTreeMap<String, String>,
+    reachability: BTreeMap<String, String>,
+}
+
+/// A stream as `status` shows it.
+#[derive(Debug, Clone)]
+pub struct SidecarStatus {
+    /// Its instance.
+    pub instance: InstanceId,
+    /// Its service.
+    pub service: ServiceName,
+    /// Version of the sidecar.
+    pub version: String,
+    /// From where its stream comes.
+    pub address: SocketAddr,
+    /// Since when the stream is open.
+    pub since: SystemTime,
+    /// The SVID that it was opened with.
+    pub serial: Serial,
+    /// The enrolment of that SVID.
+    pub lineage: String,
+    /// The services that it calls.
+    pub upstreams: Vec<ServiceName>,
+    /// The revision that it acknowledged on the authority lane.
+    pub authority: u64,
+    /// The revision that it acknowledged on the reachability lane.
+    pub reachability: u64,
+    /// Whether it holds all that it should.
+    pub is_current: bool,
+    /// Resources that it did not understand, and why.
+    pub nacks: Vec<(String, String)>,
+    /// Findings that it reported for `doctor`.
+    pub warnings: Vec<String>,
+    /// Connections open through it at its last beat.
+    pub active_connections: u64,
+}
+
+/// Why a stream ends, and what the sidecar hears of it.
+#[derive(Debug, Clone)]
+pub(super) enum End {
+    /// It hears the reason, and comes back only after a while.
+    Refused(v1::Refusal),
+    /// It hears the reason, and comes back soon.
+    Interrupted(String),
+    /// It hears nothing: it ended the stream itself.
+    Quiet(String),
+}
+
+impl End {
+    /// Refused, for a reason that no other code fits.
+    pub(super) fn refused(reason: impl Into<String>) -> Self {
+        Self::Refused(v1::Refusal { code: v1::refusal::Code::Refused.into(), reason: reason.into(), retry_after_ms: 0 })
+    }
+
+    /// The reason, for the log.
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Refused(refusal) => &refusal.reason,
+            Self::Interrupted(reason) | Self::Quiet(reason) => reason,
+        }
+    }
+}
+
+/// What became of waiting for one sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// It holds the revision; acknowledged then, if it had to be told at all.
+    InForce(Option<Instant>),
+    /// Its stream ended first.
+    Gone,
+}
+
+impl Sidecar {
+    pub(super) fn new(number: u64, identity: Identity, upstreams: BTreeSet<ServiceName>, version: String) -> Self {
+        let now = Instant::now();
+        Self {
+            number,
+            identity,
+            upstreams,
+            version,
+            since: SystemTime::now(),
+            lanes: Mutex::new(Lanes { authority: Lane::new(now), reachability: Lane::new(now) }),
+            wake: Notify::new(),
+            closed: CancellationToken::new(),
+            closed_because: Mutex::new(None),
+            is_open: AtomicBool::new(false),
+            progress: watch::Sender::new(Progress::default()),
+            nacks: Mutex::default(),
+            warnings: Mutex::default(),
+            active_connections: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn mark(&self, lane: v1::Lane, key: &ResourceKey, now: Instant) {
+        self.with_lane(lane, |lane| lane.mark(key, now));
+        self.wake.notify_one();
+    }
+
+    pub(super) fn mark_everything(&self, now: Instant) {
+        {
+            let mut lanes = self.lanes.lock();
+            lanes.authority.mark_everything(now);
+            lanes.reachability.mark_everything(now);
+        }
+        self.wake.notify_one();
+    }
+
+    pub(super) fn take(&self, lane: v1::Lane, revision: u64) -> Option<Pending> {
+        self.with_lane(lane, |lane| lane.take(revision, Instant::now()))
+    }
+
+    /// The sidecar applied what is in flight. Gives how long the oldest change in it took, or `None` for an
+    /// acknowledgement of something that is not in flight.
+    pub(super) fn acknowledge(&self, lane: v1::Lane, revision: u64) -> Option<Duration> {
+        let changed_at = self.with_lane(lane, |lane| lane.acknowledge(revision))?;
+        let now = Instant::now();
+        if lane == v1::Lane::Authority {
+            self.progress.send_modify(|progress| progress.acknowledged_at = Some(now));
+        }
+        Some(now.duration_since(changed_at))
+    }
+
+    fn with_lane<R>(&self, lane: v1::Lane, f: impl FnOnce(&mut Lane) -> R) -> R {
+        let mut lanes = self.lanes.lock();
+        match lane {
+            v1::Lane::Reachability => f(&mut lanes.reachability),
+            v1::Lane::Authority | v1::Lane::Unspecified => f(&mut lanes.authority),
+        }
+    }
+
+    /// A complete message supersedes what was not understood before it; of a delta, only the keys that it holds.
+    pub(super) fn forget_nacks(&self, lane: v1::Lane, complete: bool, keys: &[String]) {
+        let mut nacks = self.nacks.lock();
+        let nacks = nacks.of(lane);
+        if complete {
+            nacks.clear();
+        } else {
+            nacks.retain(|key, _| !keys.contains(key));
+        }
+    }
+
+    pub(super) fn keep_nacks(&self, lane: v1::Lane, nacks: Vec<v1::Nack>) {
+        let mut kept = self.nacks.lock();
+        let kept = kept.of(lane);
+        for nack in nacks {
+            if kept.len() < 1000 {
+                kept.insert(nack.key.chars().take(300).collect(), nack.why.chars().take(300).collect());
+            }
+        }
+    }
+
+    /// Ends the stream; the first reason counts.
+    pub(super) fn close(&self, end: End) {
+        self.closed_because.lock().get_or_insert(end);
+        self.closed.cancel();
+    }
+
+    pub(super) fn closed_because(&self) -> End {
+        self.closed_because.lock().clone().unwrap_or_else(|| End::Quiet(String::new()))
+    }
+
+    pub(super) fn is_gone(&self) {
+        self.progress.send_modify(|progress| progress.is_gone = true);
+    }
+
+    /// Waits until the authority lane holds everything up to `revision`.
+    pub(super) async fn in_force(&self, revision: u64) -> Waited {
+        let mut progress = self.progress.subscribe();
+        loop {
+            let now = *progress.borrow_and_update();
+            let lane = {
+                let lanes = self.lanes.lock();
+                (lanes.authority.covers(revision), lanes.authority.acknowledged() >= revision)
+            };
+            match lane {
+                (true, acknowledged) => return Waited::InForce(now.acknowledged_at.filter(|_| acknowledged)),
+                (false, _) if now.is_gone => return Waited::Gone,
+                (false, _) => {}
+            }
+            if progress.changed().await.is_err() {
+                return Waited::Gone;
+            }
+        }
+    }
+
+    pub(super) fn status(&self) -> SidecarStatus {
+        let (authority, reachability, is_current) = {
+            let lanes = self.lanes.lock();
+            let is_current = lanes.authority.is_settled() && lanes.reachability.is_settled();
+            (lanes.authority.acknowledged(), lanes.reachability.acknowledged(), is_current)
+        };
+        SidecarStatus {
+            instance: self.identity.instance.clone(),
+            service: self.identity.service.clone(),
+            version: self.version.clone(),
+            address: self.identity.address,
+            since: self.since,
+            serial: self.identity.serial,
+            lineage: self.identity.lineage.clone(),
+            upstreams: self.upstreams.iter().cloned().collect(),
+            authority,
+            reachability,
+            is_current,
+            nacks: self.nacks.lock().all(),
+            warnings: self.warnings.lock().clone(),
+            active_connections: self.active_connections.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Nacks {
+    fn of(&mut self, lane: v1::Lane) -> &mut BTreeMap<String, String> {
+        match lane {
+            v1::Lane::Reachability => &mut self.reachability,
+            v1::Lane::Authority | v1::Lane::Unspecified => &mut self.authority,
+        }
+    }
+
+    fn all(&self) -> Vec<(String, String)> {
+        self.authority.iter().chain(&self.reachability).map(|(key, why)| (key.clone(), why.clone())).collect()
+    }
+}

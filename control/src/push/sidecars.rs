@@ -1,0 +1,405 @@
+//! All open streams, and who cares about a change.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use postern_api::http::{InForce, NotConnected};
+use postern_api::key::ResourceKey;
+use postern_api::v1::Lane;
+use postern_ca::Serial;
+use postern_intentions::{PairKey, Party};
+use postern_names::{InstanceId, ServiceName};
+use tokio::time::Instant;
+
+use super::render::Encoded;
+use super::sidecar::{End, Identity, Sidecar, SidecarStatus, Waited};
+use super::stats::PushStats;
+use crate::mirror::{Change, Mirror, Observer, View};
+use crate::records::{InstanceRecord, RecordKey};
+use crate::registry::EndpointSets;
+
+/// Revisions whose arrival is remembered, so that `--wait` can tell how long they took.
+const ARRIVALS: usize = 256;
+
+type ByNumber = BTreeMap<u64, Arc<Sidecar>>;
+
+#[derive(Debug, Default)]
+struct Index {
+    by_instance: HashMap<InstanceId, Arc<Sidecar>>,
+    by_service: HashMap<ServiceName, ByNumber>,
+    by_upstream: HashMap<ServiceName, ByNumber>,
+    all: ByNumber,
+}
+
+/// Another stream of this instance id is open under another enrolment.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("instance id {instance} is in use by another sidecar at {address}, under another key; give --id, or stop that one")]
+pub struct IdInUse {
+    /// The id.
+    pub instance: InstanceId,
+    /// Where the other one is.
+    pub address: std::net::SocketAddr,
+}
+
+/// All open streams.
+pub struct Sidecars {
+    mirror: Arc<Mirror>,
+    index: RwLock<Index>,
+    next_number: AtomicU64,
+    arrivals: Mutex<BTreeMap<u64, Instant>>,
+    pub(super) sets: Arc<EndpointSets>,
+    pub(super) encoded: Encoded,
+    pub(super) stats: Arc<PushStats>,
+}
+
+/// Marks changes on the streams that they concern.
+struct Marker(std::sync::Weak<Sidecars>);
+
+impl Sidecars {
+    /// No stream yet; from here on changes of the mirror are marked.
+    pub fn new(mirror: Arc<Mirror>, sets: Arc<EndpointSets>, stats: Arc<PushStats>) -> Arc<Self> {
+        let sidecars = Arc::new(Self {
+            mirror: Arc::clone(&mirror),
+            index: RwLock::default(),
+            next_number: AtomicU64::new(1),
+            arrivals: Mutex::default(),
+            sets,
+            encoded: Encoded::default(),
+            stats,
+        });
+        mirror.observe(Arc::new(Marker(Arc::downgrade(&sidecars))));
+        mirror.read(|view| sidecars.sets.refresh_all(view));
+        sidecars
+    }
+
+    /// Every open stream.
+    pub fn list(&self) -> Vec<SidecarStatus> {
+        let index = self.index.read();
+        let mut list: Vec<_> = index.all.values().filter(|sidecar| is_open(sidecar)).map(|sidecar| sidecar.status()).collect();
+        list.sort_by(|a, b| a.instance.cmp(&b.instance));
+        list
+    }
+
+    /// The stream of one instance.
+    pub fn get(&self, instance: &InstanceId) -> Option<SidecarStatus> {
+        let index = self.index.read();
+        index.by_instance.get(instance).filter(|sidecar| is_open(sidecar)).map(|sidecar| sidecar.status())
+    }
+
+    /// How many streams are open.
+    pub fn len(&self) -> usize {
+        self.index.read().all.values().filter(|sidecar| is_open(sidecar)).count()
+    }
+
+    /// Whether no stream is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Ends the stream of an instance; whether it had one.
+    pub fn close_instance(&self, instance: &InstanceId) -> bool {
+        let sidecar = self.index.read().by_instance.get(instance).cloned();
+        if let Some(sidecar) = &sidecar {
+            sidecar.close(End::refused("this instance was deregistered"));
+        }
+        sidecar.is_some()
+    }
+
+    /// Ends every stream, for a shutdown.
+    pub fn close_all(&self, because: &str) {
+        for sidecar in self.index.read().all.values() {
+            sidecar.close(End::Interrupted(because.to_owned()));
+        }
+    }
+
+    /// Waits until `revision` is in force on every connected sidecar concerned: those whose service is one of
+    /// `destinations`, or all where `*` is among them. Sidecars that the change does not concern are not woken.
+    pub async fn wait_in_force(&self, revision: u64, destinations: &[Party], timeout: Duration) -> InForce {
+        let called_at = Instant::now();
+        let deadline = called_at + timeout;
+        if tokio::time::timeout_at(deadline, self.mirror.reached(revision)).await.is_err() {
+            return InForce::default();
+        }
+        let began_at = self.arrivals.lock().get(&revision).copied().unwrap_or(called_at);
+        let concerned = self.concerned(destinations);
+        let mut answer = InForce::default();
+        let mut last = began_at;
+        for sidecar in &concerned {
+            match tokio::time::timeout_at(deadline, sidecar.in_force(revision)).await {
+                Ok(Waited::InForce(at)) => {
+                    answer.concerned += 1;
+                    answer.acknowledged += 1;
+                    last = last.max(at.unwrap_or(began_at));
+                }
+                Ok(Waited::Gone) => {}
+                Err(_) => {
+                    answer.concerned += 1;
+                    answer.waiting_for.push(sidecar.identity.instance.clone());
+                }
+            }
+        }
+        answer.took_ms = last.duration_since(began_at).as_secs_f64() * 1000.0;
+        answer.not_connected = self.not_connected(destinations);
+        answer
+    }
+
+    fn concerned(&self, destinations: &[Party]) -> Vec<Arc<Sidecar>> {
+        let index = self.index.read();
+        let mut concerned = ByNumber::new();
+        for destination in destinations {
+            let sidecars = match destination {
+                Party::Any => Some(&index.all),
+                Party::Service(service) => index.by_service.get(service),
+            };
+            let open = sidecars.into_iter().flatten().filter(|(_, sidecar)| is_open(sidecar));
+            concerned.extend(open.map(|(number, sidecar)| (*number, Arc::clone(sidecar))));
+        }
+        concerned.into_values().collect()
+    }
+
+    fn not_connected(&self, destinations: &[Party]) -> Vec<NotConnected> {
+        self.mirror.read(|view| {
+            let index = self.index.read();
+            let is_concerned = |record: &InstanceRecord| {
+                destinations.iter().any(|party| match party {
+                    Party::Any => true,
+                    Party::Service(service) => *service == record.service,
+                })
+            };
+            let records = view.instances.values().map(|(record, _)| record);
+            records
+                .filter(|record| !record.left && is_concerned(record))
+                .filter(|record| !index.by_instance.get(&record.id).is_some_and(|sidecar| is_open(sidecar)))
+                .map(|record| NotConnected { instance: record.id.clone(), since: rfc3339(record.state_since) })
+                .collect()
+        })
+    }
+
+    /// Takes the instance id for a new stream. An older stream of the same enrolment gives way.
+    pub(super) fn claim(
+        &self,
+        identity: Identity,
+        upstreams: BTreeSet<ServiceName>,
+        version: String,
+    ) -> Result<Arc<Sidecar>, IdInUse> {
+        let mut index = self.index.write();
+        if let Some(other) = index.by_instance.get(&identity.instance).cloned() {
+            if other.identity.lineage != identity.lineage {
+                return Err(IdInUse { instance: identity.instance, address: other.identity.address });
+            }
+            other.close(End::refused("a newer stream of this instance replaced it"));
+            index.remove(&other);
+        }
+        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+        let sidecar = Arc::new(Sidecar::new(number, identity, upstreams, version));
+        index.insert(&sidecar);
+        Ok(sidecar)
+    }
+
+    /// The stream ended; whoever waits for it hears that.
+    pub(super) fn release(&self, sidecar: &Arc<Sidecar>) {
+        self.index.write().remove(sidecar);
+        sidecar.is_gone();
+    }
+
+    fn mark_change(&self, view: &View, change: &Change) {
+        let now = Instant::now();
+        self.remember_arrival(change.revision, now);
+        let index = self.index.read();
+        if change.everything {
+            self.sets.refresh_all(view);
+            for sidecar in index.all.values() {
+                sidecar.mark_everything(now);
+                if view.is_revoked(&sidecar.identity.serial) {
+                    sidecar.close(End::refused("its SVID was revoked"));
+                }
+            }
+            return;
+        }
+        for key in &change.keys {
+            self.mark_key(&index, view, key, now);
+        }
+        for service in &change.services {
+            self.mark_endpoints(&index, view, change, service, now);
+        }
+    }
+
+    fn mark_key(&self, index: &Index, view: &View, key: &RecordKey, now: Instant) {
+        match key {
+            RecordKey::Intention(pair) => {
+                if !view.intentions.contains_key(pair) {
+                    self.encoded.forget(&ResourceKey::Intention(pair.clone()));
+                }
+                mark_intention(index, pair, now);
+            }
+            RecordKey::Default => {
+                for sidecar in index.all.values() {
+                    sidecar.mark(Lane::Authority, &ResourceKey::Default, now);
+                    mark_verdicts(sidecar, now);
+                }
+            }
+            RecordKey::Revoked(serial) => self.mark_revoked(index, view, serial, now),
+            RecordKey::Lineage(id) => {
+                if view.lineages.get(id).is_some_and(|lineage| lineage.revoked) {
+                    close_where(index, |identity| identity.lineage == *id);
+                }
+            }
+            RecordKey::Service(name) => {
+                let key = ResourceKey::Service(name.clone());
+                for sidecar in index.of_service(name) {
+                    sidecar.mark(Lane::Authority, &key, now);
+                }
+                for sidecar in index.callers_of(name) {
+                    sidecar.mark(Lane::Reachability, &key, now);
+                }
+            }
+            RecordKey::Cluster => {
+                for sidecar in index.all.values() {
+                    sidecar.mark_everything(now);
+                }
+            }
+            // Endpoints are marked by service, from the sets.
+            RecordKey::Instance(_) | RecordKey::Token(_) | RecordKey::Issuance(_) => {}
+        }
+    }
+
+    fn mark_revoked(&self, index: &Index, view: &View, serial: &Serial, now: Instant) {
+        let key = ResourceKey::Revoked(*serial);
+        let is_revoked = view.revoked.contains_key(serial);
+        if !is_revoked {
+            self.encoded.forget(&key);
+        }
+        for sidecar in index.all.values() {
+            sidecar.mark(Lane::Authority, &key, now);
+        }
+        if is_revoked {
+            close_where(index, |identity| identity.serial == *serial);
+        }
+    }
+
+    fn mark_endpoints(&self, index: &Index, view: &View, change: &Change, service: &ServiceName, now: Instant) {
+        let mut instances: BTreeSet<InstanceId> = self.sets.refresh(view, service).into_iter().collect();
+        instances.extend(change.keys.iter().filter_map(|key| match key {
+            RecordKey::Instance(id) if self.sets.contains(service, id) => Some(id.clone()),
+            _ => None,
+        }));
+        for instance in instances {
+            let key = ResourceKey::Endpoint(service.clone(), instance.clone());
+            if !self.sets.contains(service, &instance) {
+                self.encoded.forget(&key);
+            }
+            for sidecar in index.callers_of(service) {
+                sidecar.mark(Lane::Reachability, &key, now);
+            }
+        }
+    }
+
+    fn remember_arrival(&self, revision: u64, now: Instant) {
+        let mut arrivals = self.arrivals.lock();
+        arrivals.insert(revision, now);
+        while arrivals.len() > ARRIVALS {
+            arrivals.pop_first();
+        }
+    }
+}
+
+impl Observer for Marker {
+    fn changed(&self, view: &View, change: &Change) {
+        if let Some(sidecars) = self.0.upgrade() {
+            sidecars.mark_change(view, change);
+        }
+    }
+}
+
+impl Index {
+    fn insert(&mut self, sidecar: &Arc<Sidecar>) {
+        let number = sidecar.number;
+        self.by_instance.insert(sidecar.identity.instance.clone(), Arc::clone(sidecar));
+        self.by_service.entry(sidecar.identity.service.clone()).or_default().insert(number, Arc::clone(sidecar));
+        for upstream in &sidecar.upstreams {
+            self.by_upstream.entry(upstream.clone()).or_default().insert(number, Arc::clone(sidecar));
+        }
+        self.all.insert(number, Arc::clone(sidecar));
+    }
+
+    fn remove(&mut self, sidecar: &Sidecar) {
+        let number = sidecar.number;
+        if self.by_instance.get(&sidecar.identity.instance).is_some_and(|current| current.number == number) {
+            self.by_instance.remove(&sidecar.identity.instance);
+        }
+        remove_from(&mut self.by_service, &sidecar.identity.service, number);
+        for upstream in &sidecar.upstreams {
+            remove_from(&mut self.by_upstream, upstream, number);
+        }
+        self.all.remove(&number);
+    }
+
+    fn of_service(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<Sidecar>> {
+        self.by_service.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+
+    fn callers_of(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<Sidecar>> {
+        self.by_upstream.get(service).into_iter().flat_map(BTreeMap::values)
+    }
+}
+
+fn remove_from(index: &mut HashMap<ServiceName, ByNumber>, service: &ServiceName, number: u64) {
+    if let Some(sidecars) = index.get_mut(service) {
+        sidecars.remove(&number);
+        if sidecars.is_empty() {
+            index.remove(service);
+        }
+    }
+}
+
+fn is_open(sidecar: &Sidecar) -> bool {
+    sidecar.is_open.load(Ordering::Acquire)
+}
+
+/// An intention concerns its destination, which enforces it, then its callers, who log its verdict.
+fn mark_intention(index: &Index, pair: &PairKey, now: Instant) {
+    let key = ResourceKey::Intention(pair.clone());
+    let is_source = |sidecar: &Sidecar| match &pair.source {
+        Party::Any => true,
+        Party::Service(source) => *source == sidecar.identity.service,
+    };
+    match &pair.destination {
+        Party::Service(destination) => {
+            for sidecar in index.of_service(destination) {
+                sidecar.mark(Lane::Authority, &key, now);
+            }
+            let verdict = ResourceKey::Service(destination.clone());
+            for sidecar in index.callers_of(destination).filter(|sidecar| is_source(sidecar)) {
+                sidecar.mark(Lane::Reachability, &verdict, now);
+            }
+        }
+        Party::Any => {
+            for sidecar in index.all.values() {
+                sidecar.mark(Lane::Authority, &key, now);
+                if is_source(sidecar) {
+                    mark_verdicts(sidecar, now);
+                }
+            }
+        }
+    }
+}
+
+fn mark_verdicts(sidecar: &Sidecar, now: Instant) {
+    for upstream in &sidecar.upstreams {
+        sidecar.mark(Lane::Reachability, &ResourceKey::Service(upstream.clone()), now);
+    }
+}
+
+fn close_where(index: &Index, is_meant: impl Fn(&Identity) -> bool) {
+    for sidecar in index.all.values().filter(|sidecar| is_meant(&sidecar.identity)) {
+        sidecar.close(End::refused("its SVID was revoked"));
+    }
+}
+
+fn rfc3339(time: std::time::SystemTime) -> String {
+    let time = time::OffsetDateTime::from(time);
+    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
