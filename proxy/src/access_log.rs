@@ -1,1 +1,266 @@
-//! .
+//! One line for each connection, through the tracing target `access`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::metrics::{Direction, Judged};
+
+/// Denied lines of one peer and reason that are written in a second; the rest is counted.
+const DENIED_A_SECOND: u32 = 10;
+const WINDOW: Duration = Duration::from_secs(1);
+/// Windows that are kept at once; over it, all further peers share one for each reason.
+const MOST_WINDOWS: usize = 4_096;
+
+/// Which connections are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogMode {
+    /// Each one.
+    #[default]
+    All,
+    /// Those that were denied, refused or failed.
+    Denied,
+    /// None.
+    Off,
+}
+
+/// A text that is no [`LogMode`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an access log mode; use all, denied or off")]
+pub struct LogModeError(String);
+
+impl FromStr for LogMode {
+    type Err = LogModeError;
+
+    fn from_str(text: &str) -> Result<Self, LogModeError> {
+        match text {
+            "all" => Ok(Self::All),
+            "denied" => Ok(Self::Denied),
+            "off" => Ok(Self::Off),
+            _ => Err(LogModeError(text.chars().take(40).collect())),
+        }
+    }
+}
+
+impl fmt::Display for LogMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::All => "all",
+            Self::Denied => "denied",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// Writes connections to the log; clones share the limits.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    mode: LogMode,
+    denied: Arc<Denied>,
+}
+
+#[derive(Debug, Default)]
+struct Denied {
+    windows: Mutex<HashMap<Key, Window>>,
+    opened: Notify,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    direction: &'static str,
+    peer: String,
+    reason: String,
+}
+
+#[derive(Debug)]
+struct Window {
+    since: Instant,
+    lines: u32,
+    left_out: u64,
+}
+
+/// What is told of one connection when it has ended.
+#[derive(Debug, Clone)]
+pub struct Record<'a> {
+    /// Who dialled.
+    pub direction: Direction,
+    /// The calling service; `unknown` before it is verified.
+    pub source: &'a str,
+    /// The called service.
+    pub destination: &'a str,
+    /// The called instance; empty when none was reached.
+    pub instance: &'a str,
+    /// The called port.
+    pub port: &'a str,
+    /// The address of the other end, where it has one.
+    pub address: Option<SocketAddr>,
+    /// How it was judged; `None` when it failed before.
+    pub judged: Option<Judged>,
+    /// What decided.
+    pub because: Cow<'a, str>,
+    /// Bytes from the peer.
+    pub bytes_in: u64,
+    /// Bytes to the peer.
+    pub bytes_out: u64,
+    /// From accept to end.
+    pub duration: Duration,
+    /// Why it ended, in one word.
+    pub reason: &'a str,
+}
+
+impl Record<'_> {
+    fn is_denial(&self) -> bool {
+        !matches!(self.judged, Some(Judged::Allow | Judged::Audit))
+    }
+
+    /// The other service, which the limit of denied lines goes by.
+    fn peer(&self) -> &str {
+        match self.direction {
+            Direction::Inbound => self.source,
+            Direction::Outbound => self.destination,
+        }
+    }
+
+    fn emit(&self) {
+        let address = self.address.map(|address| address.to_string()).unwrap_or_default();
+        tracing::info!(
+            target: "access",
+            direction = self.direction.as_str(),
+            source = self.source,
+            destination = self.destination,
+            instance = self.instance,
+            port = self.port,
+            address,
+            verdict = self.judged.map_or("failed", Judged::as_str),
+            because = &*self.because,
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
+            duration_ms = self.duration.as_secs_f64() * 1e3,
+            reason = self.reason,
+            "connection"
+        );
+    }
+}
+
+impl AccessLog {
+    /// A log that writes what `mode` says.
+    pub fn new(mode: LogMode) -> Self {
+        Self { mode, denied: Arc::default() }
+    }
+
+    /// Writes the line of one connection, if the mode and the limit of denied lines let it.
+    pub fn write(&self, record: &Record<'_>) {
+        let wanted = match self.mode {
+            LogMode::Off => false,
+            LogMode::Denied => record.is_denial(),
+            LogMode::All => true,
+        };
+        if wanted && (!record.is_denial() || self.denied.lets(record)) {
+            record.emit();
+        }
+    }
+
+    /// Tells, at the end of each second in which lines were left out, how many. Runs until it is dropped.
+    pub async fn tell_left_out(&self) {
+        loop {
+            self.denied.opened.notified().await;
+            while !self.denied.windows.lock().is_empty() {
+                tokio::time::sleep(WINDOW).await;
+                for (key, left_out) in self.denied.close_windows() {
+                    tracing::info!(
+                        target: "access",
+                        direction = key.direction,
+                        peer = key.peer,
+                        reason = key.reason,
+                        left_out,
+                        "more connections like these were denied or failed"
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Denied {
+    fn lets(&self, record: &Record<'_>) -> bool {
+        let now = Instant::now();
+        let mut windows = self.windows.lock();
+        let mut key = Key {
+            direction: record.direction.as_str(),
+            peer: record.peer().to_owned(),
+            reason: format!("{}: {}", record.reason, record.because),
+        };
+        if windows.len() >= MOST_WINDOWS && !windows.contains_key(&key) {
+            key = Key { peer: "others".to_owned(), reason: record.reason.to_owned(), ..key };
+        }
+        let window = windows.entry(key).or_insert_with(|| {
+            self.opened.notify_one();
+            Window { since: now, lines: 0, left_out: 0 }
+        });
+        if window.lines < DENIED_A_SECOND {
+            window.lines += 1;
+            return true;
+        }
+        window.left_out += 1;
+        false
+    }
+
+    /// Ends the windows that are a second old, and gives those in which lines were left out.
+    fn close_windows(&self) -> Vec<(Key, u64)> {
+        let now = Instant::now();
+        let over = |window: &Window| now.duration_since(window.since) >= WINDOW;
+        let ended: Vec<_> = self.windows.lock().extract_if(|_, window| over(window)).collect();
+        ended.into_iter().filter(|(_, window)| window.left_out > 0).map(|(key, window)| (key, window.left_out)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn denied(source: &str) -> Record<'_> {
+        Record {
+            direction: Direction::Inbound,
+            source,
+            destination: "api",
+            instance: "api-1",
+            port: "main",
+            address: None,
+            judged: Some(Judged::Deny),
+            because: "default (deny)".into(),
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: Duration::ZERO,
+            reason: "denied",
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ten_denied_lines_a_second_are_written_and_the_rest_is_counted() {
+        let log = AccessLog::new(LogMode::All);
+        assert_eq!((0..25).filter(|_| log.denied.lets(&denied("web"))).count(), 10);
+        assert!(log.denied.lets(&denied("shop")), "another peer has its own ten");
+
+        tokio::time::advance(WINDOW).await;
+        let left_out = log.denied.close_windows();
+        assert_eq!(left_out.iter().map(|(key, count)| (key.peer.as_str(), *count)).collect::<Vec<_>>(), [("web", 15)]);
+        assert!(log.denied.lets(&denied("web")), "the next second has its own ten");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_peers_do_not_grow_the_memory_without_end() {
+        let log = AccessLog::new(LogMode::All);
+        for n in 0..MOST_WINDOWS + 500 {
+            log.denied.lets(&denied(&format!("s{n}")));
+        }
+        assert!(log.denied.windows.lock().len() <= MOST_WINDOWS + 1);
+    }
+}

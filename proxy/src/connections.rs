@@ -1,1 +1,335 @@
-//! .
+//! Every open connection, so that each can be judged again and closed.
+//!
+//! A connection is registered first and decided on afterwards: a snapshot that comes in between finds it here, and one
+//! that came before is the one that the decision reads.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use postern_ca::{Peer, Refusal};
+use postern_intentions::{Call, Decision, decide};
+use postern_names::{PortName, ServiceName};
+use tokio::sync::{Notify, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::metrics::Direction;
+use crate::snapshot::{Snapshot, SnapshotSource};
+
+/// Why an open connection is closed by this sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closed {
+    /// An intention or the default denies it now.
+    Denied(String),
+    /// The certificate of the peer is trusted no more.
+    Untrusted(&'static str),
+    /// The sidecar stops.
+    Draining,
+}
+
+impl Closed {
+    /// The reason in one word, for the log.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "revoked",
+            Self::Untrusted(word) => word,
+            Self::Draining => "draining",
+        }
+    }
+
+    /// What decided, for the log; `None` when nothing of the policy did.
+    pub fn because(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Denied(because) => Some(because.into()),
+            Self::Untrusted(word) => Some(format!("the certificate of the peer: {word}").into()),
+            Self::Draining => None,
+        }
+    }
+}
+
+/// What must be known of a connection to judge it again.
+#[derive(Debug, Clone)]
+pub struct Judgeable {
+    /// Who dialled. Only inbound connections are judged by intentions: the destination alone enforces.
+    pub direction: Direction,
+    /// The verified peer.
+    pub peer: Arc<Peer>,
+    /// The peer's service.
+    pub service: ServiceName,
+    /// The port of the destination.
+    pub port: PortName,
+}
+
+impl Judgeable {
+    /// Whether the peer is still who it was, by what is trusted in `snapshot`.
+    ///
+    /// # Errors
+    /// Why its certificate is trusted no more.
+    pub fn still_trusted(&self, snapshot: &Snapshot, now: SystemTime) -> Result<(), Refusal> {
+        self.peer.still_trusted(&snapshot.trust, now)
+    }
+
+    /// Whether the peer may call `own`.
+    pub fn decide(&self, own: &ServiceName, snapshot: &Snapshot, now: SystemTime) -> Decision {
+        let call = Call { source: &self.service, destination: own, port: &self.port, protocol: snapshot.protocol, request: None };
+        decide(&snapshot.rules, &call, now)
+    }
+
+    fn denied(&self, own: &ServiceName, snapshot: &Snapshot, now: SystemTime) -> Option<Closed> {
+        if self.direction == Direction::Outbound {
+            return None;
+        }
+        let decision = self.decide(own, snapshot, now);
+        (!decision.allowed()).then(|| Closed::Denied(decision.because.to_string()))
+    }
+}
+
+/// There is no room for another connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// As many connections as this sidecar takes are open.
+    #[error("max_connections")]
+    Sidecar,
+    /// As many connections as one peer may have are open.
+    #[error("max_connections_per_peer")]
+    Peer,
+}
+
+impl Full {
+    /// The reason in one word, for metric and log.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Sidecar => "max_connections",
+            Self::Peer => "max_connections_per_peer",
+        }
+    }
+}
+
+/// The open connections of one data plane.
+#[derive(Debug)]
+pub struct Connections {
+    own: ServiceName,
+    most: usize,
+    most_per_peer: usize,
+    inner: Mutex<Inner>,
+    closing: watch::Sender<usize>,
+    ends_sooner: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    inbound: usize,
+    inbound_of: HashMap<ServiceName, usize>,
+    entries: HashMap<u64, Entry>,
+    earliest_end: Option<SystemTime>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    judgeable: Judgeable,
+    /// Gone once it was told to close.
+    closer: Option<oneshot::Sender<Closed>>,
+}
+
+impl Connections {
+    /// The table of the service `own`, with room for `most` inbound connections and `most_per_peer` of one peer.
+    pub fn new(own: ServiceName, most: usize, most_per_peer: usize) -> Arc<Self> {
+        Arc::new(Self {
+            own,
+            most,
+            most_per_peer,
+            inner: Mutex::default(),
+            closing: watch::Sender::new(0),
+            ends_sooner: Notify::new(),
+        })
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.inner.lock().entries.len()
+    }
+
+    /// Whether there is room for another inbound connection of whatever peer.
+    pub fn has_room(&self) -> bool {
+        self.inner.lock().inbound < self.most
+    }
+
+    /// Enters a connection; from here on it is judged with all others.
+    ///
+    /// # Errors
+    /// [`Full`], for inbound connections: those that the own service opens are its own affair.
+    pub fn register(self: &Arc<Self>, judgeable: Judgeable) -> Result<Registered, Full> {
+        let (closer, closed) = oneshot::channel();
+        let ends = judgeable.peer.not_after;
+        let mut inner = self.inner.lock();
+        if judgeable.direction == Direction::Inbound {
+            if inner.inbound >= self.most {
+                return Err(Full::Sidecar);
+            }
+            if inner.inbound_of.get(&judgeable.service).is_some_and(|open| *open >= self.most_per_peer) {
+                return Err(Full::Peer);
+            }
+            inner.inbound += 1;
+            *inner.inbound_of.entry(judgeable.service.clone()).or_default() += 1;
+        }
+        let id = inner.next;
+        inner.next += 1;
+        inner.entries.insert(id, Entry { judgeable: judgeable.clone(), closer: Some(closer) });
+        if inner.earliest_end.is_none_or(|earliest| ends < earliest) {
+            inner.earliest_end = Some(ends);
+            self.ends_sooner.notify_one();
+        }
+        drop(inner);
+        Ok(Registered { connections: self.clone(), id, judgeable, closed })
+    }
+
+    /// Judges every connection by `snapshot` and tells those to close that may go on no more.
+    pub fn rejudge(&self, snapshot: &Snapshot, now: SystemTime) {
+        // Many connections share a certificate, and judging one hashes every root: once for each serial is enough.
+        let mut trusted = HashMap::new();
+        self.close_where(|judgeable| {
+            let serial = judgeable.peer.serial;
+            let untrusted = *trusted
+                .entry(serial)
+                .or_insert_with(|| judgeable.still_trusted(snapshot, now).err().map(|refusal| refusal.word()));
+            match untrusted {
+                Some(word) => Some(Closed::Untrusted(word)),
+                None => judgeable.denied(&self.own, snapshot, now),
+            }
+        });
+    }
+
+    /// Tells every connection to close.
+    pub fn close_all(&self) {
+        self.close_where(|_| Some(Closed::Draining));
+    }
+
+    fn close_where(&self, mut verdict: impl FnMut(&Judgeable) -> Option<Closed>) {
+        let mut inner = self.inner.lock();
+        let mut earliest_end = None;
+        for entry in inner.entries.values_mut().filter(|entry| entry.closer.is_some()) {
+            let Some(closed) = verdict(&entry.judgeable) else {
+                let ends = entry.judgeable.peer.not_after;
+                earliest_end = Some(earliest_end.map_or(ends, |earliest: SystemTime| earliest.min(ends)));
+                continue;
+            };
+            if let Some(closer) = entry.closer.take() {
+                self.closing.send_modify(|closing| *closing += 1);
+                // The receiver lives as long as the entry; if it is just going, so is the connection.
+                let _ = closer.send(closed);
+            }
+        }
+        inner.earliest_end = earliest_end;
+    }
+
+    /// Waits until every connection that was told to close has closed its sockets.
+    pub async fn closed(&self) {
+        // The sender is a field of this table, so it cannot be gone.
+        let _ = self.closing.subscribe().wait_for(|closing| *closing == 0).await;
+    }
+
+    fn earliest_end(&self) -> Option<SystemTime> {
+        self.inner.lock().earliest_end
+    }
+
+    fn leave(&self, id: u64) {
+        let mut inner = self.inner.lock();
+        let Some(entry) = inner.entries.remove(&id) else { return };
+        if entry.judgeable.direction == Direction::Inbound {
+            inner.inbound -= 1;
+            if let Some(open) = inner.inbound_of.get_mut(&entry.judgeable.service) {
+                *open -= 1;
+                if *open == 0 {
+                    inner.inbound_of.remove(&entry.judgeable.service);
+                }
+            }
+        }
+        if entry.closer.is_none() {
+            self.closing.send_modify(|closing| *closing -= 1);
+        }
+    }
+}
+
+/// A connection in the table; it leaves when this is dropped, which comes after its sockets were closed.
+#[derive(Debug)]
+pub struct Registered {
+    connections: Arc<Connections>,
+    id: u64,
+    judgeable: Judgeable,
+    closed: oneshot::Receiver<Closed>,
+}
+
+impl Registered {
+    /// What the connection is judged by.
+    pub fn judgeable(&self) -> &Judgeable {
+        &self.judgeable
+    }
+
+    /// Waits until the connection has to close.
+    pub async fn closed(&mut self) -> Closed {
+        match (&mut self.closed).await {
+            Ok(closed) => closed,
+            // The sender is used up only by sending, so this was answered before; there is nothing more to wait for.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.connections.leave(self.id);
+    }
+}
+
+/// How long `enforced` waits for connections that were told to close.
+const CLOSING: Duration = Duration::from_secs(1);
+/// The longest sleep while something is going to expire: the control plane may tell that it is later than we think.
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+
+/// Judges every connection again at each snapshot, and when a temporary intention or a certificate ends. What is in
+/// force everywhere is told through `enforced`. Runs until it is dropped.
+pub async fn keep_judging(
+    connections: Arc<Connections>,
+    mut snapshots: SnapshotSource,
+    clock: Arc<Clock>,
+    enforced: watch::Sender<u64>,
+) {
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        connections.rejudge(&snapshot, clock.now());
+        if tokio::time::timeout(CLOSING, connections.closed()).await.is_err() {
+            tracing::warn!("connections that are denied now are slow to close");
+        }
+        enforced.send_replace(snapshot.sequence);
+        until_next_judgement(&connections, &mut snapshots, &clock, &snapshot).await;
+    }
+}
+
+async fn until_next_judgement(connections: &Connections, snapshots: &mut SnapshotSource, clock: &Clock, snapshot: &Snapshot) {
+    let judged_at = clock.now();
+    let rule_ends = snapshot.rules.next_expiry(judged_at).filter(|ends| *ends > judged_at);
+    loop {
+        let next = [rule_ends, connections.earliest_end()].into_iter().flatten().min();
+        let sleep = next.map(|at| at.duration_since(clock.now()).unwrap_or_default());
+        if sleep.is_some_and(|left| left.is_zero()) {
+            if next.is_some_and(|at| at <= judged_at) {
+                // Judged after that moment and still open: the two ways of reading the end differ by less than this.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            return;
+        }
+        tokio::select! {
+            biased;
+            changed = snapshots.changed() => match changed {
+                Ok(()) => return,
+                // Nobody publishes any more; what expires still ends.
+                Err(_) => tokio::time::sleep(sleep.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)).await,
+            },
+            () = connections.ends_sooner.notified() => {}
+            () = tokio::time::sleep(sleep.unwrap_or_default().min(LONGEST_SLEEP)), if sleep.is_some() => {}
+        }
+    }
+}

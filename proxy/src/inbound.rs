@@ -1,1 +1,308 @@
-//! .
+//! What happens when another service connects: accept → handshake → who is it → may it → dial the service → copy → account.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postern_names::{InstanceId, PortName, ServiceName};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::{AccessLog, Record};
+use crate::clock::Clock;
+use crate::connections::{Closed, Connections, Judgeable, Registered};
+use crate::copy::{End, Pump, PumpError};
+use crate::limits::{Admission, Limits};
+use crate::local::{LocalStream, LocalTarget};
+use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
+use crate::snapshot::SnapshotSource;
+use crate::transport::direct::DirectAcceptor;
+use crate::transport::{self, HandshakeError, Stream, listen};
+
+/// The accepting half of a sidecar.
+pub(crate) struct Inbound {
+    pub(crate) service: ServiceName,
+    pub(crate) instance: InstanceId,
+    pub(crate) acceptor: DirectAcceptor,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) locals: BTreeMap<PortName, LocalTarget>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) snapshots: SnapshotSource,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) log: AccessLog,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) stopping: CancellationToken,
+}
+
+/// What is told of a connection at its end: how it was judged, and why it ended.
+struct Ending<'a> {
+    judged: Judged,
+    because: Cow<'a, str>,
+    reason: &'static str,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl Inbound {
+    /// Serves `listener` until the sidecar stops, and then until the last connection has ended.
+    pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
+        let stopping = self.stopping.clone();
+        listen::serve_each(listener, stopping, |(socket, address)| self.clone().connection(socket, address)).await;
+    }
+
+    async fn connection(self: Arc<Self>, socket: TcpStream, address: SocketAddr) {
+        let accepted = Instant::now();
+        let Some(stream) = self.authenticate(socket, address, accepted).await else { return };
+        let mut metrics = self.metrics.connection(Direction::Inbound, stream.peer_service());
+        let Some(mut registered) = self.register(&stream) else { return stream.reset() };
+        let judgeable = registered.judgeable().clone();
+        let ending = match self.may_it(&judgeable, &metrics) {
+            Ok(allowed) => self.carry(stream, &mut registered, &mut metrics, allowed).await,
+            Err(denied) => {
+                stream.reset();
+                denied
+            }
+        };
+        drop(registered);
+        self.account(&judgeable, address, accepted, &ending);
+    }
+
+    /// Accept and handshake: a verified stream, or nothing and a counted reason.
+    async fn authenticate(&self, socket: TcpStream, address: SocketAddr, accepted: Instant) -> Option<Stream> {
+        if !self.connections.has_room() {
+            return self.refuse(socket, "max_connections");
+        }
+        let Some(visit) = self.admission.enter(address.ip()) else {
+            return self.refuse(socket, "too_many_unauthenticated");
+        };
+        transport::set_options(&socket);
+        let mut first_byte = [0];
+        // A peek, since `readable` may be told of a socket that has nothing to read.
+        let spoke = tokio::select! {
+            () = self.stopping.cancelled() => return None,
+            spoke = tokio::time::timeout(self.limits.handshake, socket.peek(&mut first_byte)) => spoke,
+        };
+        match spoke {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) => return self.handshake_failed(&HandshakeError::PeerClosed, address, accepted),
+            Err(_) => return self.handshake_failed(&HandshakeError::TimedOut, address, accepted),
+        }
+        let left = self.limits.handshake.saturating_sub(accepted.elapsed());
+        let _place = tokio::select! {
+            () = self.stopping.cancelled() => return None,
+            place = visit.place() => place?,
+        };
+        let begun = Instant::now();
+        let protocol = self.snapshots.borrow().protocol;
+        // Boxed, so that a connection that lives for hours does not carry the room of its handshake.
+        match Box::pin(self.acceptor.accept(socket, protocol, begun + left)).await {
+            Ok(stream) => {
+                self.metrics.handshake_done(Direction::Inbound, begun.elapsed());
+                Some(stream)
+            }
+            Err(error) => self.handshake_failed(&error, address, accepted),
+        }
+    }
+
+    /// Enters the connection into the table, if there is room; from here on a snapshot can close it.
+    fn register(&self, stream: &Stream) -> Option<Registered> {
+        let judgeable = Judgeable {
+            direction: Direction::Inbound,
+            peer: Arc::new(stream.peer().clone()),
+            service: stream.peer_service().clone(),
+            port: stream.port().clone(),
+        };
+        match self.connections.register(judgeable) {
+            Ok(registered) => Some(registered),
+            Err(full) => {
+                self.tell_full(full.word(), stream.peer_service().as_str());
+                None
+            }
+        }
+    }
+
+    /// Decides by the newest snapshot, and counts the verdict.
+    fn may_it(&self, judgeable: &Judgeable, metrics: &ConnectionMetrics) -> Result<Ending<'static>, Ending<'static>> {
+        let snapshot = self.snapshots.borrow().clone();
+        let now = self.clock.now();
+        if let Err(refusal) = judgeable.still_trusted(&snapshot, now) {
+            self.metrics.handshake_failed(Direction::Inbound, refusal.word());
+            return Err(Ending::before_copying(Judged::Deny, refusal.to_string(), refusal.word()));
+        }
+        let decision = judgeable.decide(&self.service, &snapshot, now);
+        let judged = Judged::new(decision.allowed(), decision.would_deny);
+        metrics.judged(judged, &decision.because.label());
+        let ending = Ending::before_copying(judged, decision.because.to_string(), "denied");
+        if judged == Judged::Deny { Err(ending) } else { Ok(ending) }
+    }
+
+    /// Dials the service and copies until either side, or a snapshot, ends it. The sockets are closed when it returns.
+    async fn carry<'a>(
+        &self,
+        stream: Stream,
+        registered: &mut Registered,
+        metrics: &mut ConnectionMetrics,
+        allowed: Ending<'a>,
+    ) -> Ending<'a> {
+        let Some(target) = self.locals.get(stream.port()) else {
+            self.metrics.refused(Direction::Inbound, "unknown_port");
+            stream.reset();
+            return Ending { reason: "unknown_port", ..allowed };
+        };
+        let dialled = tokio::select! {
+            biased;
+            closed = registered.closed() => {
+                stream.reset();
+                metrics_of_closing(metrics, &closed);
+                return allowed.closed_by(&closed);
+            }
+            dialled = target.dial(self.limits.local_dial) => dialled,
+        };
+        let local = match dialled {
+            Ok(local) => local,
+            Err(error) => {
+                self.metrics.refused(Direction::Inbound, "local_unavailable");
+                tracing::warn!(port = %stream.port(), target = %target, %error, "cannot reach the service; is it running?");
+                stream.reset();
+                return Ending { reason: "local_unavailable", ..allowed };
+            }
+        };
+        metrics.opened();
+        let (copied, bytes_in, bytes_out) = copy(stream, local, registered, metrics).await;
+        let ending = Ending { bytes_in, bytes_out, ..allowed };
+        match copied {
+            Copied::Ended => Ending { reason: "closed", ..ending },
+            Copied::Failed(error) => Ending { reason: error_word(&error, "reset_by_service"), ..ending },
+            Copied::Closed(closed) => ending.closed_by(&closed),
+        }
+    }
+
+    fn account(&self, judgeable: &Judgeable, address: SocketAddr, accepted: Instant, ending: &Ending<'_>) {
+        self.log.write(&Record {
+            direction: Direction::Inbound,
+            source: judgeable.service.as_str(),
+            destination: self.service.as_str(),
+            instance: self.instance.as_str(),
+            port: judgeable.port.as_str(),
+            address: Some(address),
+            judged: Some(ending.judged),
+            because: Cow::Borrowed(&ending.because),
+            bytes_in: ending.bytes_in,
+            bytes_out: ending.bytes_out,
+            duration: accepted.elapsed(),
+            reason: ending.reason,
+        });
+    }
+
+    fn handshake_failed(&self, error: &HandshakeError, address: SocketAddr, accepted: Instant) -> Option<Stream> {
+        self.metrics.handshake_failed(Direction::Inbound, error.word());
+        self.log.write(&Record {
+            address: Some(address),
+            duration: accepted.elapsed(),
+            ..self.unjudged("unknown", error.word(), error.to_string())
+        });
+        None
+    }
+
+    fn refuse(&self, socket: TcpStream, word: &'static str) -> Option<Stream> {
+        transport::reset_on_close(&socket);
+        drop(socket);
+        self.tell_full(word, "unknown");
+        None
+    }
+
+    fn tell_full(&self, word: &'static str, source: &str) {
+        self.metrics.refused(Direction::Inbound, word);
+        self.log.write(&self.unjudged(source, word, format!("the limit {word} is reached")));
+    }
+
+    fn unjudged<'a>(&'a self, source: &'a str, reason: &'a str, because: String) -> Record<'a> {
+        Record {
+            direction: Direction::Inbound,
+            source,
+            destination: self.service.as_str(),
+            instance: self.instance.as_str(),
+            port: "",
+            address: None,
+            judged: None,
+            because: because.into(),
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: Duration::ZERO,
+            reason,
+        }
+    }
+}
+
+impl<'a> Ending<'a> {
+    fn before_copying(judged: Judged, because: String, reason: &'static str) -> Self {
+        Self { judged, because: because.into(), reason, bytes_in: 0, bytes_out: 0 }
+    }
+
+    /// The end that a snapshot, a clock or the drain made: what decided then is what the line names.
+    fn closed_by(self, closed: &Closed) -> Self {
+        let because = closed.because().map_or(self.because, |because| because.into_owned().into());
+        Self { reason: closed.word(), because, ..self }
+    }
+}
+
+/// How copying came to its end.
+pub(crate) enum Copied {
+    /// Both sides said that they were done.
+    Ended,
+    /// One side failed.
+    Failed(PumpError),
+    /// This sidecar closed it.
+    Closed(Closed),
+}
+
+/// Copies between the peer and the local process; gives how it ended and the bytes moved, with both sockets closed.
+pub(crate) async fn copy(
+    stream: Stream,
+    local: LocalStream,
+    registered: &mut Registered,
+    metrics: &ConnectionMetrics,
+) -> (Copied, u64, u64) {
+    let (bytes_in, bytes_out) = metrics.bytes();
+    let mut pump = Pump::new(stream, local, bytes_in, bytes_out);
+    let copied = tokio::select! {
+        // Where both happen at once, the log says why we closed, not that somebody went.
+        biased;
+        closed = registered.closed() => Copied::Closed(closed),
+        ran = pump.run() => match ran {
+            Ok(()) => Copied::Ended,
+            Err(error) => Copied::Failed(error),
+        },
+    };
+    let moved = (pump.bytes_in(), pump.bytes_out());
+    if !matches!(copied, Copied::Ended) {
+        let (stream, local) = pump.into_ends();
+        stream.reset();
+        local.reset();
+    }
+    if let Copied::Closed(closed) = &copied {
+        metrics_of_closing(metrics, closed);
+    }
+    (copied, moved.0, moved.1)
+}
+
+fn metrics_of_closing(metrics: &ConnectionMetrics, closed: &Closed) {
+    if *closed != Closed::Draining {
+        metrics.revoked();
+    }
+}
+
+/// The reason in one word of a connection that failed while it was copied.
+pub(crate) fn error_word(error: &PumpError, local_word: &'static str) -> &'static str {
+    match (error.end, error.error.kind()) {
+        (End::Local, _) => local_word,
+        (End::Peer, std::io::ErrorKind::UnexpectedEof) => "truncated_by_peer",
+        (End::Peer, std::io::ErrorKind::TimedOut) => "peer_timed_out",
+        (End::Peer, std::io::ErrorKind::InvalidData) => "tls_error",
+        (End::Peer, _) => "reset_by_peer",
+    }
+}

@@ -21,7 +21,8 @@ pub mod settings;
 pub mod sidecar;
 pub mod snapshot;
 pub mod state;
+pub mod status;
 pub mod transport;
 
 pub use settings::Settings;
-pub use sidecar::{Addresses, ProxyError, run};
+pub use sidecar::{Addresses, ProxyError, Shutdown, run};

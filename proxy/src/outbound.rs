@@ -1,1 +1,377 @@
-//! .
+//! What happens when the service calls another one: accept → pick an instance → handshake → is it the right one → copy → account.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use postern_ca::SvidSource;
+use postern_names::{InstanceId, NameError, PortName, ServiceName};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::access_log::{AccessLog, Record};
+use crate::balance::{self, Load, Loads, NoEndpoint};
+use crate::clock::Clock;
+use crate::connections::{Connections, Judgeable};
+use crate::inbound::{Copied, copy, error_word};
+use crate::limits::Limits;
+use crate::local::LocalStream;
+use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
+use crate::snapshot::{PairVerdict, Snapshot, SnapshotSource};
+use crate::transport::direct::DirectDialler;
+use crate::transport::{HandshakeError, Stream, listen};
+
+/// Which port of which service an upstream listener leads to: `db`, or `api:grpc` for a named port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamSpec {
+    /// The service to call.
+    pub service: ServiceName,
+    /// The port of that service.
+    pub port: PortName,
+}
+
+impl FromStr for UpstreamSpec {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.split_once(':') {
+            None => Ok(Self { service: text.parse()?, port: PortName::main() }),
+            Some((service, port)) => Ok(Self { service: service.parse()?, port: port.parse()? }),
+        }
+    }
+}
+
+impl fmt::Display for UpstreamSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.port == PortName::main() { write!(f, "{}", self.service) } else { write!(f, "{}:{}", self.service, self.port) }
+    }
+}
+
+/// Where the own service finds an upstream.
+#[derive(Debug)]
+pub enum UpstreamListener {
+    /// A TCP address of this host, bound.
+    Tcp(std::net::TcpListener),
+    /// A UNIX socket, bound, mode 0600; the file is removed when the sidecar stops.
+    Unix(PathBuf, std::os::unix::net::UnixListener),
+}
+
+/// The dialling half of a sidecar, for one upstream.
+pub(crate) struct Outbound {
+    pub(crate) service: ServiceName,
+    pub(crate) instance: InstanceId,
+    pub(crate) upstream: UpstreamSpec,
+    pub(crate) svid: SvidSource,
+    pub(crate) dialler: DirectDialler,
+    pub(crate) loads: Arc<Loads>,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) snapshots: SnapshotSource,
+    pub(crate) clock: Arc<Clock>,
+    pub(crate) limits: Limits,
+    pub(crate) log: AccessLog,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) stopping: CancellationToken,
+}
+
+/// A stream to an instance of the upstream.
+struct Reached {
+    stream: Stream,
+    instance: InstanceId,
+    load: Load,
+}
+
+/// Why no instance was reached.
+#[derive(Debug, thiserror::Error)]
+enum Unreached {
+    #[error("the control plane has not told of this service yet; does it exist?")]
+    UnknownService,
+    #[error("no healthy instance is known")]
+    NoneHealthy,
+    #[error("no healthy instance serves this port")]
+    NoneWithPort,
+    #[error("the only instance is this one, and a sidecar does not dial itself")]
+    OnlyOurselves,
+    #[error("{instance}: {error}")]
+    Dial { instance: InstanceId, error: DialError },
+}
+
+#[derive(Debug, thiserror::Error)]
+enum DialError {
+    #[error("{0}")]
+    Connect(std::io::Error),
+    #[error("no answer in time")]
+    TimedOut,
+    #[error("{0}")]
+    Handshake(HandshakeError),
+    #[error("this sidecar itself answered")]
+    Ourselves,
+}
+
+impl Unreached {
+    /// The reason in one word, from a fixed list.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::UnknownService | Self::NoneHealthy => "no_endpoint",
+            Self::NoneWithPort => "no_such_port",
+            Self::OnlyOurselves | Self::Dial { error: DialError::Ourselves, .. } => "dial_to_self",
+            Self::Dial { error: DialError::Connect(_), .. } => "connect_failed",
+            Self::Dial { error: DialError::TimedOut, .. } => "connect_timed_out",
+            Self::Dial { error: DialError::Handshake(_), .. } => "handshake_failed",
+        }
+    }
+}
+
+/// What is told of a connection at its end.
+struct Ending {
+    instance: Option<InstanceId>,
+    judged: Option<Judged>,
+    because: String,
+    reason: &'static str,
+    bytes_in: u64,
+    bytes_out: u64,
+}
+
+impl Outbound {
+    /// Serves TCP callers until the sidecar stops, and then until the last connection has ended.
+    pub(crate) async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
+        let stopping = self.stopping.clone();
+        let serve = |(socket, _): (TcpStream, _)| self.clone().connection(LocalStream::tcp(socket));
+        listen::serve_each(listener, stopping, serve).await;
+    }
+
+    /// Serves callers of a UNIX socket, and removes its file at the end.
+    pub(crate) async fn serve_unix(self: Arc<Self>, path: PathBuf, listener: UnixListener) {
+        let stopping = self.stopping.clone();
+        listen::serve_each(listener, stopping, |socket| self.clone().unix_connection(socket)).await;
+        if let Err(error) = std::fs::remove_file(&path) {
+            tracing::debug!(path = %path.display(), %error, "cannot remove the socket of an upstream");
+        }
+    }
+
+    /// The mode of the socket file keeps other users out; this holds even where somebody widened it.
+    async fn unix_connection(self: Arc<Self>, socket: UnixStream) {
+        let ours = nix::unistd::geteuid().as_raw();
+        match socket.peer_cred() {
+            Ok(caller) if caller.uid() == ours || caller.uid() == 0 => self.connection(LocalStream::Unix(socket)).await,
+            _ => self.metrics.refused(Direction::Outbound, "other_user"),
+        }
+    }
+
+    async fn connection(self: Arc<Self>, caller: LocalStream) {
+        let accepted = Instant::now();
+        let mut metrics = self.metrics.connection(Direction::Outbound, &self.upstream.service);
+        let ending = match Box::pin(self.reach()).await {
+            Ok(reached) => self.carry(reached, caller, &mut metrics).await,
+            Err(unreached) => {
+                caller.reset();
+                self.metrics.refused(Direction::Outbound, unreached.word());
+                Ending {
+                    instance: None,
+                    judged: None,
+                    because: unreached.to_string(),
+                    reason: unreached.word(),
+                    bytes_in: 0,
+                    bytes_out: 0,
+                }
+            }
+        };
+        self.account(accepted, &ending);
+    }
+
+    /// Picks an instance and shakes hands with it; when that fails, another one.
+    async fn reach(&self) -> Result<Reached, Unreached> {
+        let mut tried = Vec::new();
+        let mut failed = None;
+        for _ in 0..self.limits.dial_attempts {
+            let picked = if tried.is_empty() { self.first_pick().await } else { self.pick(&tried) };
+            let (instance, address) = match picked {
+                Ok(picked) => picked,
+                Err(none) => return Err(failed.unwrap_or(none)),
+            };
+            let load = self.loads.begin(&instance);
+            match self.dial(&address).await {
+                Ok(stream) => return Ok(Reached { stream, instance, load }),
+                Err(error) => {
+                    if let DialError::Handshake(error) = &error {
+                        self.metrics.handshake_failed(Direction::Outbound, error.word());
+                    }
+                    tracing::debug!(upstream = %self.upstream, %instance, address, %error, "an instance was not reached");
+                    tried.push(instance.clone());
+                    failed = Some(Unreached::Dial { instance, error });
+                }
+            }
+        }
+        Err(failed.unwrap_or(Unreached::NoneHealthy))
+    }
+
+    /// Waits as long as a dial may take for an instance to be told: a service and its caller that start together should
+    /// not fail for the milliseconds in which one knows nothing of the other yet.
+    async fn first_pick(&self) -> Result<(InstanceId, String), Unreached> {
+        let mut snapshots = self.snapshots.clone();
+        let deadline = Instant::now() + self.limits.dial;
+        loop {
+            snapshots.mark_unchanged();
+            let none = match self.pick(&[]) {
+                Err(none @ (Unreached::UnknownService | Unreached::NoneHealthy)) => none,
+                picked => return picked,
+            };
+            if !matches!(timeout_at(deadline, snapshots.changed()).await, Ok(Ok(()))) {
+                return Err(none);
+            }
+        }
+    }
+
+    fn pick(&self, tried: &[InstanceId]) -> Result<(InstanceId, String), Unreached> {
+        let snapshot = self.snapshots.borrow();
+        let upstream = snapshot.upstreams.get(&self.upstream.service).ok_or(Unreached::UnknownService)?;
+        let picked =
+            balance::pick(&upstream.endpoints, &self.upstream.port, &self.instance, tried, &self.loads, &mut rand::rng());
+        match picked {
+            Ok(endpoint) => Ok((endpoint.instance.clone(), endpoint.address.clone())),
+            Err(NoEndpoint::NoneHealthy | NoEndpoint::AllTried) => Err(Unreached::NoneHealthy),
+            Err(NoEndpoint::NoneWithPort) => Err(Unreached::NoneWithPort),
+            Err(NoEndpoint::OnlyOurselves) => Err(Unreached::OnlyOurselves),
+        }
+    }
+
+    async fn dial(&self, address: &str) -> Result<Stream, DialError> {
+        let connected = timeout(self.limits.dial, TcpStream::connect(address)).await;
+        let socket = connected.map_err(|_| DialError::TimedOut)?.map_err(DialError::Connect)?;
+        crate::transport::set_options(&socket);
+        let begun = Instant::now();
+        let shaken = self.dialler.connect(socket, begun + self.limits.handshake).await;
+        let stream = shaken.map_err(DialError::Handshake)?;
+        self.metrics.handshake_done(Direction::Outbound, begun.elapsed());
+        let is_ourselves = self.svid.load().as_ref().is_some_and(|own| *own.serial() == stream.peer().serial);
+        if is_ourselves {
+            stream.reset();
+            return Err(DialError::Ourselves);
+        }
+        Ok(stream)
+    }
+
+    /// Copies until either side, or a revocation, ends it. The sockets are closed when it returns.
+    async fn carry(&self, reached: Reached, caller: LocalStream, metrics: &mut ConnectionMetrics) -> Ending {
+        let Reached { stream, instance, load } = reached;
+        let judgeable = Judgeable {
+            direction: Direction::Outbound,
+            peer: Arc::new(stream.peer().clone()),
+            service: stream.peer_service().clone(),
+            port: stream.port().clone(),
+        };
+        let mut ending = Ending {
+            instance: Some(instance),
+            judged: None,
+            because: String::new(),
+            reason: "closed",
+            bytes_in: 0,
+            bytes_out: 0,
+        };
+        let Ok(mut registered) = self.connections.register(judgeable) else {
+            stream.reset();
+            caller.reset();
+            return Ending { reason: "max_connections", ..ending };
+        };
+        let snapshot = self.snapshots.borrow().clone();
+        if let Err(refusal) = registered.judgeable().still_trusted(&snapshot, self.clock.now()) {
+            stream.reset();
+            caller.reset();
+            self.metrics.handshake_failed(Direction::Outbound, refusal.word());
+            return Ending { reason: refusal.word(), because: refusal.to_string(), ..ending };
+        }
+        let expected = self.verdict(&snapshot);
+        drop(snapshot);
+        if expected.allowed {
+            metrics.judged(Judged::new(true, expected.would_deny), &intention_label(&expected.because));
+        }
+        metrics.opened();
+        let (copied, bytes_in, bytes_out) = copy(stream, caller, &mut registered, metrics).await;
+        drop((registered, load));
+        (ending.bytes_in, ending.bytes_out) = (bytes_in, bytes_out);
+        self.conclude(ending, expected, &copied, metrics)
+    }
+
+    /// The verdict of the destination cannot be seen from here, only a reset. When the control plane has told that the
+    /// pair is denied, a reset before the first byte is that denial.
+    fn conclude(&self, mut ending: Ending, before: PairVerdict, copied: &Copied, metrics: &ConnectionMetrics) -> Ending {
+        let now = self.verdict(&self.snapshots.borrow());
+        let failed = !matches!(copied, Copied::Ended);
+        let was_denied = failed && ending.bytes_in == 0 && !before.allowed;
+        let is_denied_now = failed && before.allowed && !now.allowed;
+        ending.judged = Some(if was_denied { Judged::Deny } else { Judged::new(true, before.would_deny) });
+        if !before.allowed {
+            metrics.judged(ending.judged.unwrap_or(Judged::Allow), &intention_label(&before.because));
+        }
+        ending.reason = match copied {
+            Copied::Closed(closed) => closed.word(),
+            Copied::Failed(_) if was_denied => "denied",
+            Copied::Failed(_) if is_denied_now => "revoked",
+            Copied::Failed(error) => error_word(error, "reset_by_caller"),
+            Copied::Ended => "closed",
+        };
+        ending.because = match copied {
+            Copied::Closed(closed) => closed.because().map_or(before.because, Cow::into_owned),
+            _ if is_denied_now => now.because,
+            _ => before.because,
+        };
+        ending
+    }
+
+    fn verdict(&self, snapshot: &Snapshot) -> PairVerdict {
+        snapshot.upstreams.get(&self.upstream.service).map_or_else(PairVerdict::unknown, |upstream| upstream.verdict.clone())
+    }
+
+    fn account(&self, accepted: Instant, ending: &Ending) {
+        self.log.write(&Record {
+            direction: Direction::Outbound,
+            source: self.service.as_str(),
+            destination: self.upstream.service.as_str(),
+            instance: ending.instance.as_ref().map_or("", InstanceId::as_str),
+            port: self.upstream.port.as_str(),
+            address: None,
+            judged: ending.judged,
+            because: Cow::Borrowed(&ending.because),
+            bytes_in: ending.bytes_in,
+            bytes_out: ending.bytes_out,
+            duration: accepted.elapsed(),
+            reason: ending.reason,
+        });
+    }
+}
+
+/// The metric label for a verdict of the control plane: `SRC -> DST`, `default` or `not_understood`.
+fn intention_label(because: &str) -> Cow<'static, str> {
+    let mut words = because.split_whitespace();
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some("intention"), Some(source), Some("->"), Some(destination)) => {
+            format!("{source} -> {}", destination.trim_end_matches([',', ':'])).into()
+        }
+        (Some("default"), ..) => "default".into(),
+        _ => "not_understood".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upstream_is_a_service_and_perhaps_a_port() {
+        for text in ["db", "api:grpc"] {
+            assert_eq!(text.parse::<UpstreamSpec>().map(|spec| spec.to_string()).as_deref(), Ok(text));
+        }
+        assert!("api:".parse::<UpstreamSpec>().is_err());
+        assert!("API".parse::<UpstreamSpec>().is_err());
+    }
+
+    #[test]
+    fn the_label_of_a_verdict_is_its_pair() {
+        assert_eq!(intention_label("intention * -> api (deny)"), "* -> api");
+        assert_eq!(intention_label("intention web -> api (allow, until 2026-01-01T00:00:00Z)"), "web -> api");
+        assert_eq!(intention_label("default (deny)"), "default");
+        assert_eq!(intention_label("not told by the control plane yet"), "not_understood");
+    }
+}

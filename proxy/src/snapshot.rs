@@ -1,1 +1,142 @@
-//! .
+//! All that a sidecar knows, at one position: immutable, published whole, read without a lock.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use postern_api::v1;
+use postern_ca::Trust;
+use postern_intentions::{Protocol, RuleSet};
+use postern_names::{InstanceId, PortName, ServiceName};
+
+/// Where the newest snapshot is published.
+pub type SnapshotSource = tokio::sync::watch::Receiver<Arc<Snapshot>>;
+
+/// What the sidecar knows at one moment.
+pub struct Snapshot {
+    /// Counts the snapshots of this process, from 1: what the data plane says it enforces.
+    pub sequence: u64,
+    /// Where both lanes stand.
+    pub position: Positions,
+    /// Who is trusted: the bundle and the revoked serials.
+    pub trust: Arc<Trust>,
+    /// Who may call this service.
+    pub rules: Arc<RuleSet>,
+    /// The protocol of this sidecar's own service.
+    pub protocol: Protocol,
+    /// The services that it calls, as far as the control plane has told of them.
+    pub upstreams: HashMap<ServiceName, Upstream>,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("sequence", &self.sequence)
+            .field("position", &self.position)
+            .field("rules", &self.rules.len())
+            .field("upstreams", &self.upstreams.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The position of each lane.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Positions {
+    /// Intentions, the default, revocations, bundles.
+    pub authority: Position,
+    /// Endpoints and settings of the upstreams.
+    pub reachability: Position,
+}
+
+impl Positions {
+    /// The newest revision of both lanes.
+    pub fn newest(self) -> u64 {
+        self.authority.revision.max(self.reachability.revision)
+    }
+
+    /// Whether traffic can be judged and sent by what was received.
+    pub fn serve(self, calls_nobody: bool) -> bool {
+        !self.authority.is_start() && (calls_nobody || !self.reachability.is_start())
+    }
+}
+
+/// A place in the history of one cluster: a restore raises the epoch, every transaction the revision.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct Position {
+    /// Raised when the control plane is restored from a snapshot.
+    pub epoch: u64,
+    /// The store revision; 0 before anything was received.
+    pub revision: u64,
+}
+
+impl Position {
+    /// Whether nothing was received yet.
+    pub fn is_start(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.revision)
+    }
+}
+
+impl From<v1::Position> for Position {
+    fn from(wire: v1::Position) -> Self {
+        Self { epoch: wire.epoch, revision: wire.revision }
+    }
+}
+
+impl From<Position> for v1::Position {
+    fn from(position: Position) -> Self {
+        Self { epoch: position.epoch, revision: position.revision }
+    }
+}
+
+/// A service that this instance calls.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Upstream {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// What the destination will decide, for this side's log and metric only.
+    pub verdict: PairVerdict,
+    /// Its instances that can be dialled.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// The verdict of the pair (this service, the upstream), as the control plane computed it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PairVerdict {
+    /// Whether the destination lets this service in.
+    pub allowed: bool,
+    /// Whether it would be denied, were it not for audit.
+    pub would_deny: bool,
+    /// Which intention or default decides.
+    pub because: String,
+    /// Until when this holds; `None`: until the next change.
+    pub until: Option<SystemTime>,
+}
+
+impl PairVerdict {
+    /// The verdict before the control plane has told one.
+    pub fn unknown() -> Self {
+        Self { allowed: false, would_deny: false, because: "not told by the control plane yet".into(), until: None }
+    }
+}
+
+/// One instance of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Endpoint {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// HOST:PORT of its sidecar.
+    pub address: String,
+    /// The named ports that it serves.
+    pub ports: Vec<PortName>,
+    /// The transports that its sidecar accepts, such as `direct`.
+    pub transports: Vec<String>,
+    /// REGION or REGION/ZONE; empty: not told.
+    pub locality: String,
+}

@@ -1,0 +1,290 @@
+//! One stream, from the hello to its end.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use postern_api::convert::{millis, time};
+use postern_api::v1::{self, control_message, mesh_client::MeshClient, sidecar_message};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::dial::{ControlConnection, origin};
+use super::{Backoff, ControlClient, DeltaRefused, Ended, Published, leaving};
+use crate::status::Stage;
+
+/// Messages that wait to be sent: more means that the control plane does not read.
+const OUTGOING: usize = 32;
+/// The longest message that is read: a chunk of 256 KiB with room to spare.
+const LONGEST: usize = 1 << 20;
+/// Until the welcome tells better.
+const SILENCE: Duration = Duration::from_secs(25);
+const BEAT: Duration = Duration::from_secs(5);
+
+/// What one stream needs beside the client that it belongs to.
+struct Session {
+    connection: ControlConnection,
+    outgoing: mpsc::Sender<v1::SidecarMessage>,
+    acknowledgements: FuturesUnordered<BoxFuture<'static, Option<v1::Ack>>>,
+    welcomed: bool,
+    /// What the control plane was told last of the service's health.
+    told_healthy: bool,
+    silence: Duration,
+    beats: Interval,
+}
+
+impl Session {
+    fn send(&self, message: sidecar_message::Message) -> Result<(), Ended> {
+        let message = v1::SidecarMessage { message: Some(message) };
+        self.outgoing.try_send(message).map_err(|_| Ended::Lost("the control plane does not read".into()))
+    }
+}
+
+impl ControlClient {
+    /// Opens a stream and serves it to its end.
+    pub(super) async fn session(&mut self, backoff: &mut Backoff) -> Ended {
+        match self.open().await {
+            Ok((mut session, mut incoming)) => match self.serve(&mut session, &mut incoming, backoff).await {
+                Ok(never) => match never {},
+                Err(ended) => ended,
+            },
+            Err(ended) => ended,
+        }
+    }
+
+    async fn open(&mut self) -> Result<(Session, Streaming<v1::ControlMessage>), Ended> {
+        let mut goodbye = self.goodbye.clone();
+        tokio::select! {
+            biased;
+            _ = leaving(&mut goodbye) => Err(Ended::Goodbye),
+            opened = self.connect() => opened,
+        }
+    }
+
+    async fn connect(&mut self) -> Result<(Session, Streaming<v1::ControlMessage>), Ended> {
+        let connection = self.dialler.dial(&self.tls).await.map_err(|error| Ended::Lost(error.to_string()))?;
+        let (outgoing, messages) = mpsc::channel(OUTGOING);
+        let told_healthy = *self.healthy.borrow_and_update();
+        let hello = self.hello(connection.local, told_healthy).await;
+        let session = Session {
+            outgoing,
+            acknowledgements: FuturesUnordered::new(),
+            welcomed: false,
+            told_healthy,
+            silence: SILENCE,
+            beats: beats(BEAT),
+            connection,
+        };
+        session.send(sidecar_message::Message::Hello(hello))?;
+        let mut client = MeshClient::with_origin(session.connection.channel.clone(), origin()).max_decoding_message_size(LONGEST);
+        let answered = timeout(self.periods.call, client.connect(ReceiverStream::new(messages))).await;
+        match answered {
+            Ok(Ok(answer)) => Ok((session, answer.into_inner())),
+            Ok(Err(status)) => {
+                self.dialler.prefer_another();
+                Err(Ended::Lost(format!("{}: {}", session.connection.address, said(&status))))
+            }
+            Err(_) => {
+                self.dialler.prefer_another();
+                Err(Ended::Lost(format!("{}: no answer in time", session.connection.address)))
+            }
+        }
+    }
+
+    async fn hello(&self, local: std::net::SocketAddr, healthy: bool) -> v1::Hello {
+        let positions = self.publisher.resources().positions();
+        v1::Hello {
+            version: env!("CARGO_PKG_VERSION").into(),
+            cluster_id: self.publisher.resources().cluster_id().into(),
+            authority: Some(positions.authority.into()),
+            reachability: Some(positions.reachability.into()),
+            registration: Some(self.instance.registration(local, healthy, self.warnings.clone()).await),
+            upstreams: self.instance.upstreams.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        session: &mut Session,
+        incoming: &mut Streaming<v1::ControlMessage>,
+        backoff: &mut Backoff,
+    ) -> Result<std::convert::Infallible, Ended> {
+        let mut heard = Instant::now();
+        loop {
+            tokio::select! {
+                biased;
+                reason = leaving(&mut self.goodbye) => return Err(self.say_goodbye(session, incoming, reason).await),
+                message = incoming.message() => {
+                    heard = Instant::now();
+                    match message {
+                        Ok(Some(v1::ControlMessage { message: Some(message) })) => self.take(session, message, backoff)?,
+                        Ok(Some(_)) => {}
+                        Ok(None) => return Err(Ended::Lost("the control plane ended the stream".into())),
+                        Err(status) => return Err(Ended::Lost(said(&status))),
+                    }
+                }
+                Some(acknowledgement) = session.acknowledgements.next() => {
+                    if let Some(ack) = acknowledgement {
+                        session.send(sidecar_message::Message::Ack(ack))?;
+                    }
+                }
+                Ok(()) = self.healthy.changed() => {
+                    let healthy = *self.healthy.borrow_and_update();
+                    self.tell_health(session, healthy).await?;
+                }
+                _ = session.beats.tick() => self.beat(session)?,
+                () = sleep_until(heard + session.silence) => {
+                    return Err(Ended::Lost(format!("the control plane was silent for {:?}", session.silence)));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, session: &mut Session, message: control_message::Message, backoff: &mut Backoff) -> Result<(), Ended> {
+        match message {
+            control_message::Message::Welcome(welcome) => self.take_welcome(session, welcome, backoff),
+            control_message::Message::Heartbeat(heartbeat) => {
+                self.take_time(heartbeat.server_time_ms);
+                Ok(())
+            }
+            control_message::Message::Refusal(refusal) => Err(self.refused(refusal)),
+            control_message::Message::Delta(_) if !session.welcomed => Err(Ended::Lost("a delta came before the welcome".into())),
+            control_message::Message::Delta(delta) => self.take_delta(session, delta),
+        }
+    }
+
+    fn take_welcome(&mut self, session: &mut Session, welcome: v1::Welcome, backoff: &mut Backoff) -> Result<(), Ended> {
+        if !self.cluster_id.is_empty() && welcome.cluster_id != self.cluster_id {
+            return Err(Ended::Refused(format!(
+                "{} belongs to cluster {}, this instance was enrolled in {}; enrol it anew with a new token and another --state-dir",
+                session.connection.address, welcome.cluster_id, self.cluster_id
+            )));
+        }
+        self.take_time(welcome.server_time_ms);
+        if welcome.silence_ms > 0 {
+            session.silence = Duration::from_millis(welcome.silence_ms.into());
+        }
+        if welcome.beat_ms > 0 {
+            session.beats = beats(Duration::from_millis(welcome.beat_ms.into()));
+        }
+        session.welcomed = true;
+        backoff.reset();
+        tracing::info!(control = session.connection.address, version = welcome.version, "connected to the control plane");
+        self.metrics.control_connected.set(1);
+        self.status.tell(|facts| {
+            facts.connected = true;
+            facts.control_problem = None;
+        });
+        Ok(())
+    }
+
+    fn take_time(&self, server_time_ms: u64) {
+        if server_time_ms != 0 {
+            self.clock.observe(time(server_time_ms));
+        }
+        self.status.confirm(self.clock.now());
+    }
+
+    fn take_delta(&mut self, session: &mut Session, delta: v1::Delta) -> Result<(), Ended> {
+        match self.publisher.apply(delta) {
+            Ok(None) => Ok(()),
+            Ok(Some(published)) => {
+                self.publish(session, published);
+                Ok(())
+            }
+            Err(older @ DeltaRefused::Older { .. }) => {
+                tracing::error!(%older, "keeping what is held; was the control plane restored without raising its epoch?");
+                self.warnings = vec![older.to_string()];
+                Err(Ended::Refused(older.to_string()))
+            }
+            Err(refused) => Err(Ended::Lost(refused.to_string())),
+        }
+    }
+
+    /// The snapshot is out: once it is enforced and on disk, the lane is acknowledged.
+    fn publish(&mut self, session: &mut Session, published: Published) {
+        let Published { lane, position, sequence } = published;
+        self.keep(sequence);
+        let nacks = self.publisher.resources().not_understood(lane);
+        for nack in &nacks {
+            tracing::warn!(key = nack.key, why = nack.why, "not understood: its pair is denied; is the control plane newer?");
+        }
+        let positions = self.publisher.resources().positions();
+        self.metrics.snapshot_revision.set(i64::try_from(positions.newest()).unwrap_or(i64::MAX));
+        let mut enforced = self.enforced.clone();
+        let mut written = self.writer.written();
+        let status = self.status.clone();
+        let serves = positions.serve(self.instance.upstreams.is_empty());
+        session.acknowledgements.push(Box::pin(async move {
+            enforced.wait_for(|done| *done >= sequence).await.ok()?;
+            status.tell(|facts| facts.has_snapshot |= serves);
+            written.wait_for(|done| *done >= sequence).await.ok()?;
+            Some(v1::Ack { lane: lane.to_wire().into(), position: Some(position.into()), nacks })
+        }));
+    }
+
+    fn refused(&self, refusal: v1::Refusal) -> Ended {
+        use v1::refusal::Code;
+        let reason = format!("refused by the control plane: {}", refusal.reason);
+        let facts = self.status.facts();
+        match Code::try_from(refusal.code) {
+            Ok(Code::Busy) => Ended::Busy(Duration::from_millis(refusal.retry_after_ms.into()), reason),
+            Ok(Code::ProtocolDiffers) if facts.stage == Stage::Running && !facts.has_snapshot => Ended::Misconfigured(reason),
+            _ => Ended::Refused(reason),
+        }
+    }
+
+    fn beat(&self, session: &Session) -> Result<(), Ended> {
+        session.send(sidecar_message::Message::Beat(v1::Beat {
+            healthy: *self.healthy.borrow(),
+            sidecar_time_ms: millis(std::time::SystemTime::now()),
+            active_connections: u64::try_from(self.open_connections.load(Ordering::Relaxed)).unwrap_or(u64::MAX),
+        }))
+    }
+
+    /// A service that has just come up is registered again, since what it listens on is known only now.
+    async fn tell_health(&self, session: &mut Session, healthy: bool) -> Result<(), Ended> {
+        tracing::info!(healthy, "the service {}", if healthy { "accepts connections" } else { "does not accept connections" });
+        let before = std::mem::replace(&mut session.told_healthy, healthy);
+        if healthy && !before {
+            let registration = self.instance.registration(session.connection.local, healthy, self.warnings.clone()).await;
+            session.send(sidecar_message::Message::Registration(registration))?;
+        }
+        self.beat(session)
+    }
+
+    /// Leaves the mesh: the control plane takes this instance out of every upstream at once, then ends the stream.
+    async fn say_goodbye(&self, session: &mut Session, incoming: &mut Streaming<v1::ControlMessage>, reason: String) -> Ended {
+        if session.send(sidecar_message::Message::Goodbye(v1::Goodbye { reason })).is_ok() {
+            let (closed, _) = mpsc::channel(1);
+            // Without a sender the request ends, and with it, after the goodbye, the stream.
+            session.outgoing = closed;
+            let ended = async { while let Ok(Some(_)) = incoming.message().await {} };
+            if timeout(self.periods.goodbye, ended).await.is_err() {
+                tracing::debug!("the control plane did not end the stream after the goodbye");
+            }
+        }
+        Ended::Goodbye
+    }
+}
+
+fn beats(period: Duration) -> Interval {
+    let mut beats = interval_at(Instant::now() + period, period);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beats
+}
+
+/// What a gRPC status says, for people.
+fn said(status: &tonic::Status) -> String {
+    let mut text = if status.message().is_empty() { format!("{:?}", status.code()) } else { status.message().to_owned() };
+    let mut source = std::error::Error::source(status);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

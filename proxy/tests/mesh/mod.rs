@@ -1,0 +1,440 @@
+//! A mesh in one process: an authority, sidecars' data planes, and services behind them.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use postern_ca::{
+    Authority, Expected, PrivateKey, Request, Serial, Subject, Svid, SvidSlot, SvidSource, SvidVerifier, Trust, TrustSource,
+    client_config,
+};
+use postern_intentions::{Action, DefaultPolicy, Entry, EntryContent, Intention, Mode, Protocol, Rule, RuleSet};
+use postern_names::{Datacenter, PortName, ServiceName, TrustDomain};
+use postern_proxy::clock::Clock;
+use postern_proxy::data_plane::{
+    AccessLog, DataPlane, DataPlaneConfig, Limits, LocalTarget, LogMode, Metrics, UpstreamListener, UpstreamSpec,
+};
+use postern_proxy::snapshot::{Endpoint, PairVerdict, Positions, Snapshot, Upstream};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+pub const ALLOW: (Action, Mode) = (Action::Allow, Mode::Enforce);
+pub const DENY: (Action, Mode) = (Action::Deny, Mode::Enforce);
+pub const AUDIT: (Action, Mode) = (Action::Deny, Mode::Audit);
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+pub fn intention(source: &str, destination: &str, (action, mode): (Action, Mode)) -> Intention {
+    Intention {
+        source: source.parse().expect("source"),
+        destination: destination.parse().expect("destination"),
+        rule: Rule::Action(action),
+        mode,
+        expires_at: None,
+        description: String::new(),
+        meta: BTreeMap::new(),
+    }
+}
+
+pub fn temporary(source: &str, destination: &str, what: (Action, Mode), until: SystemTime) -> Intention {
+    Intention { expires_at: Some(until), ..intention(source, destination, what) }
+}
+
+/// Waits until a condition holds; fails the test after 5 s.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    for _ in 0..500 {
+        if condition().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 5 s: {what}");
+}
+
+/// An address where nothing listens.
+pub fn free_address() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address")
+}
+
+/// Connects from this address of this host.
+pub async fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+    socket.bind(SocketAddr::new(source.parse().expect("address"), 0)).expect("bind");
+    socket.connect(to).await.expect("connect")
+}
+
+pub struct Mesh {
+    authority: Authority,
+    trust_domain: TrustDomain,
+    datacenter: Datacenter,
+    sequence: AtomicU64,
+}
+
+/// The data plane of one sidecar.
+pub struct Side {
+    pub plane: DataPlane,
+    pub inbound: SocketAddr,
+    pub upstream: SocketAddr,
+    serial: Serial,
+    protocol: Protocol,
+    trust: TrustSource,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    metrics: Arc<Metrics>,
+}
+
+struct Parts {
+    service: ServiceName,
+    svid: Svid,
+    inbound: Option<std::net::TcpListener>,
+    locals: BTreeMap<PortName, LocalTarget>,
+    upstreams: Vec<(UpstreamSpec, UpstreamListener)>,
+    rules: Vec<Intention>,
+    told: HashMap<ServiceName, Upstream>,
+    limits: Limits,
+}
+
+impl Mesh {
+    pub fn new() -> Self {
+        let trust_domain: TrustDomain = "mesh.example".parse().expect("trust domain");
+        let datacenter: Datacenter = "dc1".parse().expect("datacenter");
+        let authority = Authority::create(&trust_domain, &datacenter, SystemTime::now()).expect("authority");
+        Self { authority, trust_domain, datacenter, sequence: AtomicU64::new(1) }
+    }
+
+    fn svid(&self, service: &str, ttl: Duration) -> Svid {
+        let key = PrivateKey::generate().expect("key");
+        let id = Subject::Service(service.parse().expect("service"));
+        let request = Request { csr_der: &key.csr_der(), id, ports: &[], ttl, now: SystemTime::now() };
+        let issued = self.authority.issue(request).expect("issue");
+        Svid::new(issued.chain, key).expect("svid")
+    }
+
+    fn trust(&self, revoked: HashSet<Serial>) -> Arc<Trust> {
+        Arc::new(Trust { bundle: self.authority.bundle(), datacenter: self.datacenter.clone(), revoked })
+    }
+
+    fn snapshot(&self, trust: Arc<Trust>, rules: Vec<Intention>, upstreams: HashMap<ServiceName, Upstream>) -> Arc<Snapshot> {
+        let entries = rules
+            .into_iter()
+            .zip(1..)
+            .map(|(intention, revision)| Entry { revision, content: EntryContent::Understood(Arc::new(intention)) });
+        Arc::new(Snapshot {
+            sequence: self.sequence.fetch_add(1, Ordering::Relaxed),
+            position: Positions::default(),
+            trust,
+            rules: Arc::new(RuleSet::compile(DefaultPolicy::Deny, entries)),
+            protocol: Protocol::Tcp,
+            upstreams,
+        })
+    }
+
+    /// A service with one port.
+    pub async fn destination(&self, service: &str, local: SocketAddr, rules: Vec<Intention>) -> Side {
+        self.destination_with(service, local, rules, Limits::default()).await
+    }
+
+    pub async fn destination_with(&self, service: &str, local: SocketAddr, rules: Vec<Intention>, limits: Limits) -> Side {
+        self.destination_at(service, &[("main", LocalTarget::Socket(local))], rules, limits).await
+    }
+
+    pub async fn destination_at(
+        &self,
+        service: &str,
+        locals: &[(&str, LocalTarget)],
+        rules: Vec<Intention>,
+        limits: Limits,
+    ) -> Side {
+        let svid = self.svid(service, HOUR);
+        self.listening(service, svid, locals, rules, limits).await
+    }
+
+    /// A sidecar that answers for `service`, with the certificate of another one.
+    pub async fn impostor(&self, service: &str, certified: &str, local: SocketAddr) -> Side {
+        let svid = self.svid(certified, HOUR);
+        let rules = vec![intention("*", service, ALLOW)];
+        self.listening(service, svid, &[("main", LocalTarget::Socket(local))], rules, Limits::default()).await
+    }
+
+    async fn listening(
+        &self,
+        service: &str,
+        svid: Svid,
+        locals: &[(&str, LocalTarget)],
+        rules: Vec<Intention>,
+        limits: Limits,
+    ) -> Side {
+        let inbound = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        self.start(Parts {
+            service: service.parse().expect("service"),
+            svid,
+            inbound: Some(inbound),
+            locals: locals.iter().map(|(port, target)| (port.parse().expect("port"), target.clone())).collect(),
+            upstreams: Vec::new(),
+            rules,
+            told: HashMap::new(),
+            limits,
+        })
+        .await
+    }
+
+    /// A service that calls `upstream` at `at`; `allowed` is what the control plane told it of the pair.
+    pub async fn caller(&self, service: &str, upstream: &str, at: &Side, allowed: bool) -> Side {
+        let svid = self.svid(service, HOUR);
+        self.calling(service, svid, upstream, at, allowed, None).await
+    }
+
+    /// The same with a certificate of this lifetime.
+    pub async fn caller_for(&self, service: &str, upstream: &str, at: &Side, ttl: Duration) -> Side {
+        let svid = self.svid(service, ttl);
+        self.calling(service, svid, upstream, at, true, None).await
+    }
+
+    pub async fn unix_caller(&self, service: &str, upstream: &str, at: &Side, path: &Path) -> Side {
+        let svid = self.svid(service, HOUR);
+        self.calling(service, svid, upstream, at, true, Some(path)).await
+    }
+
+    async fn calling(&self, service: &str, svid: Svid, upstream: &str, at: &Side, allowed: bool, unix: Option<&Path>) -> Side {
+        let listener = match unix {
+            None => UpstreamListener::Tcp(std::net::TcpListener::bind("127.0.0.1:0").expect("bind")),
+            Some(path) => UpstreamListener::Unix(path.to_owned(), std::os::unix::net::UnixListener::bind(path).expect("bind")),
+        };
+        let told = told_of(service, upstream, &[("api-1", at.inbound)], allowed);
+        self.start(Parts {
+            service: service.parse().expect("service"),
+            svid,
+            inbound: None,
+            locals: BTreeMap::new(),
+            upstreams: vec![(upstream.parse().expect("upstream"), listener)],
+            rules: Vec::new(),
+            told,
+            limits: Limits::default(),
+        })
+        .await
+    }
+
+    async fn start(&self, parts: Parts) -> Side {
+        let nowhere = free_address();
+        let inbound = parts.inbound.as_ref().map_or(nowhere, |listener| listener.local_addr().expect("address"));
+        let upstream = match parts.upstreams.first() {
+            Some((_, UpstreamListener::Tcp(listener))) => listener.local_addr().expect("address"),
+            _ => nowhere,
+        };
+        let trust = self.trust(HashSet::new());
+        let trust_source: TrustSource = Arc::new(ArcSwap::new(trust.clone()));
+        let (snapshots, receiver) = watch::channel(self.snapshot(trust, parts.rules, parts.told));
+        let serial = *parts.svid.serial();
+        let svid: SvidSource = Arc::new(SvidSlot::new(Arc::new(parts.svid)));
+        let metrics = Metrics::new().expect("metrics");
+        let plane = DataPlane::start(DataPlaneConfig {
+            instance: format!("{}-1", parts.service).parse().expect("instance"),
+            service: parts.service,
+            trust_domain: self.trust_domain.clone(),
+            datacenter: self.datacenter.clone(),
+            svid,
+            trust: trust_source.clone(),
+            snapshots: receiver,
+            clock: Arc::new(Clock::new()),
+            inbound: parts.inbound,
+            locals: parts.locals,
+            upstreams: parts.upstreams,
+            limits: parts.limits,
+            access_log: AccessLog::new(LogMode::All),
+            metrics: metrics.clone(),
+        })
+        .await
+        .expect("data plane");
+        Side { plane, inbound, upstream, serial, protocol: Protocol::Tcp, trust: trust_source, snapshots, metrics }
+    }
+
+    /// A TLS handshake as `service`, asking for `name`.
+    pub async fn shake_hands<S>(&self, service: &str, name: &str, socket: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.shake_hands_trusting(self, service, name, socket).await
+    }
+
+    /// The same with a certificate of this mesh, towards a server of another.
+    pub async fn shake_hands_trusting<S>(&self, other: &Mesh, service: &str, name: &str, socket: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let svid = SvidSlot::new(Arc::new(self.svid(service, HOUR)));
+        connect(other, svid, name, socket).await
+    }
+
+    pub async fn shake_hands_without_certificate<S>(&self, name: &str, socket: S) -> io::Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        connect(self, SvidSlot::empty(), name, socket).await
+    }
+}
+
+async fn connect<S>(server: &Mesh, svid: SvidSlot, name: &str, socket: S) -> io::Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let trust: TrustSource = Arc::new(ArcSwap::new(server.trust(HashSet::new())));
+    let config = client_config(Arc::new(svid), SvidVerifier::new(trust, Expected::AnyService), &[]);
+    let name = ServerName::try_from(name.to_owned()).expect("name");
+    TlsConnector::from(config).connect(name, socket).await
+}
+
+fn told_of(service: &str, upstream: &str, endpoints: &[(&str, SocketAddr)], allowed: bool) -> HashMap<ServiceName, Upstream> {
+    let endpoints = endpoints
+        .iter()
+        .map(|(instance, address)| Endpoint {
+            instance: instance.parse().expect("instance"),
+            address: address.to_string(),
+            ports: vec![PortName::main()],
+            transports: vec!["direct".to_owned()],
+            locality: String::new(),
+        })
+        .collect();
+    let because = format!("intention {service} -> {upstream} ({})", if allowed { "allow" } else { "deny" });
+    let verdict = PairVerdict { allowed, would_deny: false, because, until: None };
+    let told = Upstream { protocol: Protocol::Tcp, verdict, endpoints };
+    HashMap::from([(upstream.parse().expect("upstream"), told)])
+}
+
+impl Side {
+    /// Publishes a snapshot with these rules; gives its sequence number.
+    pub fn publish(&self, mesh: &Mesh, rules: Vec<Intention>) -> u64 {
+        self.put(mesh.snapshot(self.trust.load_full(), rules, HashMap::new()))
+    }
+
+    /// Publishes a snapshot in which the certificate of `peer` is revoked.
+    pub fn revoke(&self, mesh: &Mesh, peer: &Side, rules: Vec<Intention>) -> u64 {
+        self.put(mesh.snapshot(mesh.trust(HashSet::from([peer.serial])), rules, HashMap::new()))
+    }
+
+    /// Publishes a snapshot that trusts the roots of `mesh` and no other.
+    pub fn trust_only(&self, mesh: &Mesh, rules: Vec<Intention>) -> u64 {
+        self.put(mesh.snapshot(mesh.trust(HashSet::new()), rules, HashMap::new()))
+    }
+
+    pub fn publish_endpoints(&self, mesh: &Mesh, upstream: &str, endpoints: &[(&str, SocketAddr)]) -> u64 {
+        let told = told_of("web", upstream, endpoints, true);
+        self.put(mesh.snapshot(self.trust.load_full(), Vec::new(), told))
+    }
+
+    fn put(&self, snapshot: Arc<Snapshot>) -> u64 {
+        assert_eq!(snapshot.protocol, self.protocol);
+        let sequence = snapshot.sequence;
+        self.trust.store(snapshot.trust.clone());
+        self.snapshots.send_replace(snapshot);
+        sequence
+    }
+
+    /// Waits until the metrics have this text.
+    pub async fn counts(&self, text: &str) {
+        for _ in 0..500 {
+            if self.metrics.encode().expect("metrics").contains(text) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{text} is not in\n{}", self.metrics.encode().expect("metrics"));
+    }
+}
+
+/// A service behind a sidecar.
+pub struct Service {
+    pub address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+    ends: watch::Receiver<Option<Result<(), io::ErrorKind>>>,
+}
+
+impl Service {
+    /// One that sends back what it gets.
+    pub async fn echo() -> Self {
+        Self::greeting("").await
+    }
+
+    /// One that says something first.
+    pub async fn greeting(greeting: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let address = listener.local_addr().expect("address");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (ended, ends) = watch::channel(None);
+        let accepted = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
+                let ended = ended.clone();
+                tokio::spawn(async move {
+                    let end = echo(stream, greeting).await.map_err(|error| error.kind());
+                    ended.send_replace(Some(end));
+                });
+            }
+        });
+        Self { address, connections, ends }
+    }
+
+    pub fn target(&self) -> LocalTarget {
+        LocalTarget::Socket(self.address)
+    }
+
+    /// Connections so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How the last connection ended.
+    pub async fn last_end(&self) -> Result<(), io::ErrorKind> {
+        let mut ends = self.ends.clone();
+        let end = tokio::time::timeout(Duration::from_secs(5), ends.wait_for(Option::is_some)).await.expect("an end in 5 s");
+        end.expect("service").expect("some")
+    }
+}
+
+async fn echo(mut stream: TcpStream, greeting: &str) -> io::Result<()> {
+    stream.write_all(greeting.as_bytes()).await?;
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let read = stream.read(&mut buffer).await?;
+        if read == 0 {
+            return stream.shutdown().await;
+        }
+        stream.write_all(&buffer[..read]).await?;
+    }
+}
+
+/// A socket that sends one byte at a time.
+pub struct ByteByByte(pub TcpStream);
+
+impl AsyncRead for ByteByByte {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ByteByByte {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let one = &buf[..buf.len().min(1)];
+        self.0.set_nodelay(true)?;
+        Pin::new(&mut self.0).poll_write(cx, one)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
