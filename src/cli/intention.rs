@@ -1,0 +1,182 @@
+//! `meshctl intention …`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use postern_intentions::Party;
+use postern_names::{PortName, ServiceName};
+
+use super::OutputArgs;
+use super::control::Policy;
+use crate::duration;
+
+/// Who may call whom.
+#[derive(Debug, Args)]
+pub struct IntentionArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: IntentionCommand,
+    /// How to print the answer.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+fn party(text: &str) -> Result<Party, String> {
+    text.parse().map_err(|error: postern_intentions::PartyError| error.to_string())
+}
+
+/// The two sides of an intention.
+#[derive(Debug, Args)]
+pub struct PairArgs {
+    /// The caller: a service, or '*' (in quotes) for all.
+    #[arg(value_name = "SRC", value_parser = party)]
+    pub source: Party,
+    /// What it calls: a service, or '*' (in quotes) for all.
+    #[arg(value_name = "DST", value_parser = party)]
+    pub destination: Party,
+}
+
+/// How a change is made.
+#[derive(Debug, Args)]
+pub struct ChangeArgs {
+    /// Why, for the audit log and the history.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// How long to wait until it is in force; 0s returns at commit.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse)]
+    pub wait: Duration,
+}
+
+/// Sets the intention of a pair.
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// Which pair.
+    #[command(flatten)]
+    pub pair: PairArgs,
+    /// For how long; afterwards the permanent intention governs again.
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    pub for_time: Option<Duration>,
+    /// How.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not K=V")),
+    }
+}
+
+/// A call to be judged.
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// The caller.
+    #[arg(value_name = "SRC")]
+    pub source: ServiceName,
+    /// The service that is called.
+    #[arg(value_name = "DST")]
+    pub destination: ServiceName,
+    /// The port of the destination [default: main].
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<PortName>,
+    /// Judge an HTTP request with this method [default with --path or --header: GET].
+    #[arg(long, value_name = "M")]
+    pub method: Option<String>,
+    /// Judge an HTTP request for this path.
+    #[arg(long, value_name = "P")]
+    pub path: Option<String>,
+    /// A header of that request.
+    #[arg(long, value_name = "K=V", value_parser = header)]
+    pub header: Vec<(String, String)>,
+    /// Judge by this file instead of asking the control plane.
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// What `meshctl intention` can do.
+#[derive(Debug, Subcommand)]
+pub enum IntentionCommand {
+    /// Let SRC call DST
+    Allow(SetArgs),
+    /// Keep SRC from calling DST; what is open is closed
+    Deny(SetArgs),
+    /// Let calls through, and tell which would be denied
+    Audit(SetArgs),
+    /// Every intention, highest precedence first
+    List,
+    /// The permanent and the temporary intention of a pair
+    Get(PairArgs),
+    /// Remove the permanent intention of a pair
+    Delete {
+        /// Which pair.
+        #[command(flatten)]
+        pair: PairArgs,
+        /// The temporary one instead.
+        #[arg(long)]
+        temporary: bool,
+        /// How.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Intentions that apply to calls of a service
+    Match {
+        /// The service.
+        name: ServiceName,
+        /// Calls by it instead.
+        #[arg(long)]
+        source: bool,
+    },
+    /// Whether a call goes through: exit code 0 allowed, 1 denied
+    Check(CallArgs),
+    /// Why a call goes through or not
+    Explain(CallArgs),
+    /// The verdict where no intention matches
+    Default {
+        /// The new default.
+        #[arg(value_enum)]
+        policy: Policy,
+        /// How.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// Make the store equal to a file, atomically
+    Apply {
+        /// The file; - is stdin.
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// Keep permanent intentions that are not in the file.
+        #[arg(long)]
+        merge: bool,
+        /// Do not ask.
+        #[arg(long, short)]
+        yes: bool,
+        /// How.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+    /// What an apply would change: exit code 0 nothing, 1 something
+    Plan {
+        /// The file; - is stdin.
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// As with apply.
+        #[arg(long)]
+        merge: bool,
+    },
+    /// Check a file without a control plane
+    Validate {
+        /// The file; - is stdin.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// The permanent intentions and the default as a file
+    Export,
+    /// A file of intentions from observed traffic (not built yet)
+    Suggest(super::unbuilt::Rest),
+    /// Changes of intentions, newest first (not built yet)
+    History(super::unbuilt::Rest),
+    /// Go back to the intentions of a revision (not built yet)
+    Rollback(super::unbuilt::Rest),
+}

@@ -1,0 +1,147 @@
+//! The smaller commands: `dev`, `token`, `service`, `ca`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use postern_control::settings::Address;
+use postern_names::{InstanceId, ServiceName};
+
+use super::{LogArgs, OutputArgs};
+use crate::duration;
+
+/// A mesh to try.
+#[derive(Debug, Clone, Args)]
+pub struct DevArgs {
+    /// Plays what a deny does, step by step, and ends.
+    #[arg(long, conflicts_with = "bare")]
+    pub tour: bool,
+    /// The control plane alone.
+    #[arg(long)]
+    pub bare: bool,
+    /// Keep the data in <data directory>/dev at exit.
+    #[arg(long)]
+    pub keep: bool,
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Enrolment tokens.
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: TokenCommand,
+    /// How to print the answer.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What `meshctl token` can do.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token with which a sidecar becomes a service; it is printed once
+    Create {
+        /// The service that its bearer becomes.
+        #[arg(long, value_name = "NAME")]
+        service: ServiceName,
+        /// How often it can be spent.
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        uses: u32,
+        /// How long it lasts, at most 24h.
+        #[arg(long, value_name = "TIME", default_value = "15m", value_parser = duration::parse)]
+        ttl: Duration,
+    },
+    /// Every token, without its secret
+    List,
+    /// End a token
+    Revoke {
+        /// As `token list` shows it.
+        id: String,
+        /// Revoke every SVID that came from it, too.
+        #[arg(long)]
+        svids: bool,
+    },
+}
+
+/// Services and their instances.
+#[derive(Debug, Args)]
+pub struct ServiceArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: ServiceCommand,
+    /// How to print the answer.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What `meshctl service` can do.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Every service
+    List,
+    /// A service, its instances and who may call it
+    Show {
+        /// The service.
+        name: ServiceName,
+    },
+    /// Register a service that has no sidecar (not built yet)
+    Register(super::unbuilt::Rest),
+    /// Take an instance out of the mesh
+    Deregister {
+        /// As `service show` shows it.
+        id: InstanceId,
+        /// Revoke its SVIDs, too: it can not come back without a new token.
+        #[arg(long)]
+        revoke: bool,
+    },
+    /// Settings of services (not built yet)
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        command: ServiceConfigCommand,
+    },
+}
+
+/// What `meshctl service config` will do.
+#[derive(Debug, Subcommand)]
+pub enum ServiceConfigCommand {
+    /// Make the settings equal to a file (not built yet)
+    Apply(super::unbuilt::Rest),
+}
+
+/// The certificate authority.
+#[derive(Debug, Args)]
+pub struct CaArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CaCommand,
+    /// How to print the answer.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// What `meshctl ca` can do.
+#[derive(Debug, Subcommand)]
+pub enum CaCommand {
+    /// Roots, intermediate and SVIDs
+    Status,
+    /// Replace the root without an interruption (not built yet)
+    Rotate(super::unbuilt::Rest),
+    /// The trust bundle as PEM
+    Export,
+}
+
+/// A service of `dev`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoServiceArgs {
+    /// The name that it answers with.
+    #[arg(long)]
+    pub name: ServiceName,
+    /// Where it listens.
+    #[arg(long)]
+    pub listen: Address,
+    /// The service that it calls, at the address in POSTERN_UPSTREAM_<NAME>.
+    #[arg(long)]
+    pub calls: Option<ServiceName>,
+}

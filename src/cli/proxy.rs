@@ -1,0 +1,166 @@
+//! Flags of `meshctl proxy` and `meshctl run`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use postern_intentions::Protocol;
+use postern_names::{InstanceId, ServiceName};
+use postern_proxy::settings::{Address, Advertise, LocalSetting, UpstreamSetting};
+
+use super::LogArgs;
+use crate::duration;
+
+/// What the access log tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AccessLogWord {
+    /// Every connection.
+    All,
+    /// Denied connections only.
+    Denied,
+    /// Nothing.
+    Off,
+}
+
+/// `--listen`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `[::]` without a port: every address, the first free port of the range.
+    FirstFree,
+    /// There and nowhere else.
+    At(Address),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "[::]" => Ok(Self::FirstFree),
+            _ => text.parse().map(Self::At).map_err(|error: postern_proxy::settings::SettingError| error.to_string()),
+        }
+    }
+}
+
+/// `--meta K=V`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetaArg {
+    /// The key.
+    pub key: String,
+    /// The value, which may be empty.
+    pub value: String,
+}
+
+impl FromStr for MetaArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Self { key: key.into(), value: value.into() }),
+            _ => Err(format!("{text:?} is not K=V")),
+        }
+    }
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a protocol; write tcp, http, http2 or grpc"))
+}
+
+/// The sidecar.
+#[derive(Debug, Clone, Args)]
+pub struct ProxyArgs {
+    /// YAML file of settings; its keys are the names of these flags.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The service that this is an instance of.
+    #[arg(long, value_name = "NAME", required = true)]
+    pub service: Option<ServiceName>,
+    /// Unique in the mesh [default: <service>-<hostname>].
+    #[arg(long, value_name = "ID")]
+    pub id: Option<InstanceId>,
+    /// Enrolment token (postern1.…); visible to other users of this machine, so prefer --token-file or the variable.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
+    pub token: Option<String>,
+    /// File that holds the enrolment token.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The control plane; names are resolved again at each try.
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:8502")]
+    pub control: Vec<Address>,
+    /// Where other sidecars connect [default: [::], first free of 21000-21255, remembered].
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<Listen>,
+    /// What others dial [default: the local address of the connection to the control plane].
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub advertise: Option<Advertise>,
+    /// Where the service listens, as ADDR or NAME=ADDR for a named port; without it the instance only calls.
+    #[arg(long, value_name = "ADDR")]
+    pub local: Vec<LocalSetting>,
+    /// A service to call and where to listen for it, such as db=5432, api:grpc=7001 or db=unix:/run/db.sock.
+    #[arg(long, value_name = "NAME=ADDR")]
+    pub upstream: Vec<UpstreamSetting>,
+    /// What the service speaks: tcp, http, http2 or grpc [default: as registered before, else tcp].
+    #[arg(long, value_name = "PROTOCOL", value_parser = protocol)]
+    pub protocol: Option<Protocol>,
+    /// /metrics and /ready [default: first free of 19000-19255 on loopback].
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<Address>,
+    /// /metrics and /ready once more, where Prometheus can reach them.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<Address>,
+    /// Where the SVID, its key and the last snapshot are [default: <data directory>/proxy/<id>].
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Threads that carry traffic.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub workers: u16,
+    /// How long open connections may take to end at shutdown.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
+    pub drain: Duration,
+    /// Which connections are logged.
+    #[arg(long, value_name = "WHAT", value_enum, default_value = "all")]
+    pub access_log: AccessLogWord,
+    /// Told to the control plane with the instance.
+    #[arg(long, value_name = "K=V")]
+    pub meta: Vec<MetaArg>,
+    /// Where it runs; instances of the same zone, then region, are preferred.
+    #[arg(long, value_name = "REGION[/ZONE]")]
+    pub locality: Option<String>,
+    /// Inbound connections in all.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: u32,
+    /// Inbound connections of one peer service [default: a quarter of --max-connections].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections_per_peer: Option<u32>,
+    /// Prints one JSON line with the addresses on stdout when ready.
+    #[arg(long)]
+    pub print_addresses: bool,
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// The service and its sidecar.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The sidecar.
+    #[command(flatten)]
+    pub proxy: ProxyArgs,
+    /// How long the sidecar may take until COMMAND can start.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse, help_heading = "The command")]
+    pub ready_timeout: Duration,
+    /// From deregistering to the signal to COMMAND, so that callers have gone elsewhere.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration::parse, help_heading = "The command")]
+    pub shutdown_delay: Duration,
+    /// From SIGTERM to SIGKILL.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, help_heading = "The command")]
+    pub kill_timeout: Duration,
+    /// Ends when stdin closes.
+    #[arg(long, hide = true)]
+    pub until_stdin_closes: bool,
+    /// The command and its arguments, after `--`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}

@@ -1,0 +1,210 @@
+//! The intentions file: `apply`, `plan`, `validate`, `export`.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper::Method;
+use postern_api::http::{Applied, ApplyRequest};
+use postern_intentions::Intention;
+use postern_intentions::file::{IntentionFile, parse, render};
+use postern_intentions::plan::Plan;
+
+use super::{change, current};
+use crate::cli::Format;
+use crate::cli::intention::ChangeArgs;
+use crate::client::Client;
+use crate::commands::done;
+use crate::outcome::{Answer, Failure, Outcome};
+use crate::output::Output;
+use crate::terminal;
+
+/// The largest file of intentions (security.md, Limits).
+const FILE_LIMIT: u64 = 32 << 20;
+
+/// What `apply` was asked.
+pub struct Apply {
+    /// The file.
+    pub file: PathBuf,
+    /// Keep what is not in it.
+    pub merge: bool,
+    /// Do not ask.
+    pub yes: bool,
+    /// How.
+    pub change: ChangeArgs,
+}
+
+/// Reads and checks a file; every error of it is shown on stderr, and the failure counts them.
+pub fn read(path: &Path) -> Result<IntentionFile, Failure> {
+    let (text, name) = text_of(path)?;
+    parse(&text, &name).map_err(|errors| {
+        let mut lines = errors.iter().map(ToString::to_string);
+        match (errors.len(), lines.next()) {
+            (1, Some(line)) => Failure::new(line),
+            (count, first) => {
+                for line in first.into_iter().chain(lines) {
+                    terminal::note(&line);
+                }
+                Failure::new(format!("{name} has {count} errors")).cure("they are listed above")
+            }
+        }
+    })
+}
+
+fn text_of(path: &Path) -> Result<(String, String), Failure> {
+    let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
+    let refuse = |why: String| Failure::new(format!("cannot read {name}: {why}"));
+    let mut bytes = Vec::new();
+    let read = match path == Path::new("-") {
+        true => std::io::stdin().lock().take(FILE_LIMIT + 1).read_to_end(&mut bytes),
+        false => std::fs::File::open(path).and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut bytes)),
+    };
+    read.map_err(|error| refuse(error.to_string()))?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(refuse("it is larger than 32 MiB".into()));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| refuse("it is not UTF-8".into()))?;
+    Ok((text, name))
+}
+
+/// Checks a file without a control plane.
+pub fn validate(path: &Path) -> Outcome {
+    let file = read(path)?;
+    let default = file.default.map_or_else(|| "the default stays".to_owned(), |default| format!("default: {default}"));
+    terminal::print(&format!("valid: {} intentions, {default}\n", file.intentions.len()))?;
+    done()
+}
+
+/// The store as a file: permanent intentions and the default.
+pub async fn export(output: &Output) -> Outcome {
+    let now = current(&mut Client::find().await?).await?;
+    let permanent: Vec<Intention> =
+        now.intentions.into_iter().map(|stored| stored.intention).filter(|intention| !intention.is_temporary()).collect();
+    let file = IntentionFile { default: Some(now.default), intentions: permanent };
+    match output.format() {
+        Format::Json => {
+            let document = serde_json::json!({ "default": file.default, "intentions": file.intentions });
+            output.show(&document, |_| String::new())?;
+        }
+        Format::Table | Format::Yaml => terminal::print(&render(&file))?,
+    }
+    done()
+}
+
+fn request(file: IntentionFile, merge: bool) -> ApplyRequest {
+    ApplyRequest {
+        default: file.default,
+        intentions: file.intentions,
+        merge,
+        dry_run: true,
+        expected_revision: None,
+        reason: None,
+        wait_ms: 0,
+    }
+}
+
+async fn send(client: &mut Client, request: &ApplyRequest, wait: Duration) -> Result<Applied, Failure> {
+    client.call(Method::PUT, "/v1/intentions", Some(request), wait).await
+}
+
+fn plan_of(applied: &Applied) -> Plan {
+    Plan {
+        added: applied.added.clone(),
+        changed: applied.changed.clone(),
+        removed: applied.removed.clone(),
+        default: applied.default,
+    }
+}
+
+fn difference_text(applied: &Applied) -> String {
+    let mut text = plan_of(applied).to_string();
+    if !applied.not_understood_by.is_empty() {
+        text.push_str(&format!(
+            "note: these sidecars would not understand it and deny: {}\n",
+            applied.not_understood_by.join(", ")
+        ));
+    }
+    text
+}
+
+/// What an apply would change: the answer is no when that is something.
+pub async fn plan(output: &Output, path: &Path, merge: bool) -> Outcome {
+    let request = request(read(path)?, merge);
+    let applied = send(&mut Client::find().await?, &request, Duration::ZERO).await?;
+    let is_empty = plan_of(&applied).is_empty();
+    output.show(&applied, |_| if is_empty { "nothing would change\n".into() } else { difference_text(&applied) })?;
+    terminal::note("note: which live calls a change would cut is not told yet");
+    Ok(if is_empty { Answer::Yes } else { Answer::No })
+}
+
+/// Shows the difference, asks, and makes the store equal to the file.
+pub async fn apply(output: &Output, args: Apply) -> Outcome {
+    let Apply { file, merge, yes, change } = args;
+    let reads_stdin = file == Path::new("-");
+    let mut request = request(read(&file)?, merge);
+    let mut client = Client::find().await?;
+    let planned = send(&mut client, &request, Duration::ZERO).await?;
+    if plan_of(&planned).is_empty() {
+        output.show(&planned, |_| "nothing to change\n".into())?;
+        return done();
+    }
+    if !yes {
+        terminal::note(difference_text(&planned).trim_end());
+        if reads_stdin || !terminal::can_ask() {
+            return Err(
+                Failure::new("nothing was changed: there is no terminal to ask on").cure("give --yes to apply this difference")
+            );
+        }
+        if !terminal::ask("Apply?")? {
+            terminal::note("nothing was changed");
+            return Ok(Answer::No);
+        }
+    }
+    request.dry_run = false;
+    request.expected_revision = Some(planned.base_revision);
+    request.reason = change.reason;
+    request.wait_ms = change::milliseconds(change.wait);
+    let applied = send(&mut client, &request, change.wait).await?;
+    output.show(&applied, |_| applied_text(&applied, yes, change.wait))?;
+    Ok(applied.written.as_ref().map_or(Answer::Yes, change::answer))
+}
+
+fn applied_text(applied: &Applied, shows_difference: bool, wait: Duration) -> String {
+    let mut text = if shows_difference { difference_text(applied) } else { String::new() };
+    if let Some(written) = &applied.written {
+        let what = format!("{} added, {} changed, {} removed", applied.added.len(), applied.changed.len(), applied.removed.len());
+        text.push_str(&change::text(written, &what, wait));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        assert!(validate(Path::new("/nowhere/x.yaml")).unwrap_err().what.contains("/nowhere/x.yaml"));
+    }
+
+    #[test]
+    fn every_error_of_a_file_is_counted() {
+        let broken = file(
+            "intentions:\n  - {source: web, destination: api, action: alow}\n  - {source: Web, destination: api, action: allow}\n",
+        );
+        let failure = read(broken.path()).unwrap_err();
+        assert!(failure.what.contains("2 errors"), "{failure}");
+    }
+
+    #[test]
+    fn a_good_file_is_valid() {
+        let good = file("intentions:\n  - {source: web, destination: api, action: allow}\n");
+        assert_eq!(validate(good.path()).unwrap(), Answer::Yes);
+    }
+}

@@ -1,0 +1,179 @@
+//! `check` and `explain`: what the one evaluator says of a call, asked of the control plane or of a file.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hyper::Method;
+use postern_api::http::{DecideRequest, Decided};
+use postern_intentions::{Call, Entry, EntryContent, Protocol, Request, RuleSet};
+use postern_names::PortName;
+
+use super::file;
+use crate::cli::intention::CallArgs;
+use crate::client::Client;
+use crate::outcome::{Answer, Failure, Outcome};
+use crate::output::{Output, Tone, plain};
+use crate::terminal;
+
+/// Whether the call goes through: the answer is yes or no.
+pub async fn check(output: &Output, call: CallArgs) -> Outcome {
+    let pair = format!("{} -> {}", call.source, call.destination);
+    let decided = judge(call).await?;
+    output.show(&decided, |output| verdict(output, &pair, &decided))?;
+    tell_notes(&decided);
+    Ok(if decided.allowed { Answer::Yes } else { Answer::No })
+}
+
+/// Why: every intention that matches, and what became of it.
+pub async fn explain(output: &Output, call: CallArgs) -> Outcome {
+    let pair = format!("{} -> {}", call.source, call.destination);
+    let decided = judge(call).await?;
+    output.show(&decided, |output| explanation(output, &pair, &decided))?;
+    tell_notes(&decided);
+    Ok(Answer::Yes)
+}
+
+async fn judge(call: CallArgs) -> Result<Decided, Failure> {
+    let request = request(&call);
+    match &call.file {
+        Some(path) => judge_by_file(&request, path),
+        None => Client::find().await?.call(Method::POST, "/v1/decide", Some(&request), Duration::ZERO).await,
+    }
+}
+
+/// A path or a header makes it an HTTP request; a request without a method is a GET, one without a path asks for `/`.
+fn request(call: &CallArgs) -> DecideRequest {
+    let is_http = call.method.is_some() || call.path.is_some() || !call.header.is_empty();
+    let method = call.method.as_ref().map(|method| method.to_ascii_uppercase());
+    DecideRequest {
+        source: call.source.clone(),
+        destination: call.destination.clone(),
+        port: call.port.clone(),
+        method: is_http.then(|| method.unwrap_or_else(|| "GET".into())),
+        path: is_http.then(|| call.path.clone().unwrap_or_else(|| "/".into())),
+        headers: call.header.clone(),
+    }
+}
+
+fn judge_by_file(request: &DecideRequest, path: &Path) -> Result<Decided, Failure> {
+    let file = file::read(path)?;
+    let entry = |intention| Entry { revision: 0, content: EntryContent::Understood(Arc::new(intention)) };
+    let rules = RuleSet::compile(file.default.unwrap_or_default(), file.intentions.into_iter().map(entry));
+    let port = request.port.clone().unwrap_or_else(PortName::main);
+    let http = request.method.as_ref().zip(request.path.as_ref()).map(|(method, path)| Request {
+        method: method.clone(),
+        path: path.clone(),
+        headers: request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
+    });
+    let protocol = if http.is_some() { Protocol::Http } else { Protocol::Tcp };
+    let call = Call { source: &request.source, destination: &request.destination, port: &port, protocol, request: http.as_ref() };
+    let explanation = postern_intentions::explain(&rules, &call, SystemTime::now());
+    Ok(Decided {
+        allowed: explanation.decision.allowed(),
+        would_deny: explanation.decision.would_deny,
+        because: explanation.decision.because.to_string(),
+        protocol,
+        explanation,
+        notes: Vec::new(),
+    })
+}
+
+fn tell_notes(decided: &Decided) {
+    for note in &decided.notes {
+        terminal::note(&format!("note: {note}"));
+    }
+}
+
+fn verdict(output: &Output, pair: &str, decided: &Decided) -> String {
+    let word = match (decided.allowed, decided.would_deny) {
+        (true, false) => ("allowed".to_owned(), Tone::Good),
+        (true, true) => ("allowed by audit, would be denied".to_owned(), Tone::Doubtful),
+        (false, _) => ("denied".to_owned(), Tone::Bad),
+    };
+    format!("{pair}: {}, because of {}\n", output.paint(word), decided.because)
+}
+
+fn explanation(output: &Output, pair: &str, decided: &Decided) -> String {
+    let mut text = verdict(output, pair, decided);
+    if decided.explanation.candidates.is_empty() {
+        text.push_str("no intention matches\n");
+        return text;
+    }
+    let rows = decided.explanation.candidates.iter().map(|candidate| {
+        let tone = if candidate.outcome == "governs" { Tone::Good } else { Tone::Plain };
+        vec![
+            plain(&candidate.pair),
+            plain(&candidate.says),
+            plain(candidate.precedence),
+            plain(candidate.revision),
+            (candidate.outcome.clone(), tone),
+        ]
+    });
+    text.push('\n');
+    text.push_str(&output.table(&["intention", "says", "precedence", "revision", "outcome"], rows.collect()));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "default: deny\nintentions:\n  - {source: \"*\", destination: api, action: deny}\n  - {source: web, destination: api, action: allow}\n";
+
+    fn call(source: &str, destination: &str) -> CallArgs {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), FILE).unwrap();
+        let (_, path) = file.keep().unwrap();
+        CallArgs {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            port: None,
+            method: None,
+            path: None,
+            header: vec![],
+            file: Some(path),
+        }
+    }
+
+    async fn judged(source: &str, destination: &str) -> Decided {
+        let call = call(source, destination);
+        let path = call.file.clone().unwrap();
+        let decided = judge(call).await.unwrap();
+        std::fs::remove_file(path).unwrap();
+        decided
+    }
+
+    #[tokio::test]
+    async fn a_file_is_judged_without_a_control_plane() {
+        assert!(judged("web", "api").await.allowed);
+        let denied = judged("db", "api").await;
+        assert!(!denied.allowed && denied.because.contains("* -> api"), "{}", denied.because);
+        assert!(!judged("web", "db").await.allowed);
+    }
+
+    #[tokio::test]
+    async fn every_candidate_is_explained() {
+        let decided = judged("web", "api").await;
+        assert_eq!(decided.explanation.candidates.len(), 2);
+        assert_eq!(decided.explanation.candidates[0].outcome, "governs");
+    }
+
+    #[test]
+    fn a_path_makes_a_get_request() {
+        let mut args = CallArgs {
+            source: "web".parse().unwrap(),
+            destination: "api".parse().unwrap(),
+            port: None,
+            method: None,
+            path: Some("/v1".into()),
+            header: vec![],
+            file: None,
+        };
+        assert_eq!(request(&args).method.as_deref(), Some("GET"));
+        args.path = None;
+        assert_eq!(request(&args).method, None);
+        args.method = Some("post".into());
+        assert_eq!((request(&args).method.as_deref(), request(&args).path.as_deref()), (Some("POST"), Some("/")));
+    }
+}
