@@ -27,10 +27,13 @@ fn bad_input_is_refused_and_changes_nothing() {
     refused(&mesh, &["kv", "get", "x"], &["not built"]);
     std::fs::write(&file, "intentions:\n  - {source: web, destination: api, action: alow}\n").unwrap();
     refused(&mesh, &["intention", "apply", "-f", &name, "--yes"], &["bad.yaml", "2", "alow", "allow"]);
-    std::fs::write(&file, "intentions:\n  - {source: web, destination: api, action: allow}\n  - {source: web, destination: api, action: deny}\n")
-        .unwrap();
+    std::fs::write(
+        &file,
+        "intentions:\n  - {source: web, destination: api, action: allow}\n  - {source: web, destination: api, action: deny}\n",
+    )
+    .unwrap();
     refused(&mesh, &["intention", "validate", &name], &["bad.yaml", "3", "web"]);
-    std::fs::write(&file, "default: deny\n").unwrap();
+    std::fs::write(&file, "default: deny\nintentions: []\n").unwrap();
     refused(&mesh, &["intention", "apply", "-f", &name], &["--yes"]);
 
     assert_eq!(mesh.meshctl(&["intention", "export"]), before, "nothing changed");

@@ -2,9 +2,11 @@
 
 mod calls;
 mod command_line;
+mod hosts;
 mod nginx;
 mod outage;
 mod postgres;
+mod prometheus;
 mod redis;
 mod run_command;
 mod support;

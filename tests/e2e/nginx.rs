@@ -30,11 +30,8 @@ fn nginx(mesh: &Mesh, port: u16) -> Process {
 }
 
 fn sha256_of(mut source: impl Read) -> String {
-    let mut digest = Command::new("sha256sum")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut digest =
+        Command::new("sha256sum").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let copied = std::io::copy(&mut source, &mut digest.stdin.take().unwrap()).unwrap();
     let output = digest.wait_with_output().unwrap();
     format!("{copied} {}", String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap())
@@ -62,7 +59,10 @@ fn a_gibibyte_arrives_whole_past_a_reader_that_stops_for_two_minutes() {
     let file = mesh.path("nginx/large");
     let filled = Command::new("sh")
         .arg("-c")
-        .arg(format!("openssl enc -aes-128-ctr -nosalt -pass pass:x -in /dev/zero 2>/dev/null | head -c {GIB} > {}", file.display()))
+        .arg(format!(
+            "openssl enc -aes-128-ctr -nosalt -pass pass:x -in /dev/zero 2>/dev/null | head -c {GIB} > {}",
+            file.display()
+        ))
         .status()
         .unwrap();
     assert!(filled.success());

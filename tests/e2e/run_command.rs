@@ -48,10 +48,13 @@ fn the_command_knows_its_upstreams_and_no_secret() {
 fn sigterm_deregisters_and_stops_the_command() {
     let mesh = Mesh::start();
     let marker = mesh.path("ended");
-    let script = format!("trap 'echo ended > {}; exit 3' TERM; while :; do sleep 0.1; done", marker.display());
+    let started = mesh.path("started");
+    let script =
+        format!("trap 'echo > {}; exit 3' TERM; echo > {}; while :; do sleep 0.1; done", marker.display(), started.display());
     let mut command = run(&mesh, "job", &["--id", "job-1"], &["sh", "-c", &script]);
     let mut process = Process::start(&mut command, &mesh.path("run.log"));
     mesh.wait_connected("job-1");
+    eventually("the command runs", || started.exists().then_some(()));
     process.signal(Signal::SIGTERM);
     assert_eq!(process.exit().code(), Some(3));
     assert!(marker.exists());

@@ -1,12 +1,13 @@
 //! A control plane and its sidecars, in a directory of their own.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::host::Host;
 use super::process::{Process, eventually, meshctl_binary};
 
 /// A control plane in a process of its own.
@@ -14,6 +15,7 @@ pub struct Mesh {
     directory: TempDir,
     control: Option<Process>,
     options: Vec<String>,
+    host: Option<Host>,
     pub http: String,
     pub grpc: String,
 }
@@ -26,12 +28,22 @@ impl Mesh {
 
     /// With further flags of `meshctl control`.
     pub fn start_with(options: &[&str]) -> Self {
+        Self::start_at(None, "127.0.0.1:0", options)
+    }
+
+    /// On another host, with port 8502 of `grpc` for its sidecars.
+    pub fn start_on(host: &Host, grpc: &str) -> Self {
+        Self::start_at(Some(host.clone()), grpc, &[])
+    }
+
+    fn start_at(host: Option<Host>, grpc: &str, options: &[&str]) -> Self {
         let mut mesh = Self {
             directory: TempDir::new().unwrap(),
             control: None,
             options: options.iter().map(ToString::to_string).collect(),
+            host,
             http: "127.0.0.1:0".into(),
-            grpc: "127.0.0.1:0".into(),
+            grpc: grpc.into(),
         };
         mesh.start_control();
         mesh
@@ -60,19 +72,13 @@ impl Mesh {
         self.control.take().expect("the control plane runs").kill_hard();
     }
 
-    /// A clean stop of the control plane.
-    pub fn stop_control(&mut self) {
-        let mut control = self.control.take().expect("the control plane runs");
-        assert!(control.terminate().success(), "{}", control.log());
-    }
-
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// `meshctl COMMAND` with this mesh's data directory and nothing else of the environment.
     pub fn command(&self, command: &str) -> Command {
-        let mut process = Command::new(meshctl_binary());
+        let mut process = on_host(self.host.as_ref());
         process.arg(command).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         process.env("POSTERN_DATA_DIR", self.directory.path().join("data")).env("HOME", self.directory.path());
         process.current_dir(self.directory.path());
@@ -135,8 +141,18 @@ impl Mesh {
 
     /// A sidecar with the flags given.
     pub fn sidecar(&self, service: &str, id: &str, options: &[&str]) -> Sidecar {
+        self.sidecar_at(self.host.clone(), service, id, options)
+    }
+
+    /// A sidecar on another host.
+    pub fn sidecar_on(&self, host: &Host, service: &str, id: &str, options: &[&str]) -> Sidecar {
+        self.sidecar_at(Some(host.clone()), service, id, options)
+    }
+
+    fn sidecar_at(&self, host: Option<Host>, service: &str, id: &str, options: &[&str]) -> Sidecar {
         let token = self.token(service);
         let mut sidecar = Sidecar {
+            host,
             directory: self.directory.path().into(),
             arguments: self.sidecar_arguments(service, id, options),
             token: Some(token),
@@ -152,10 +168,13 @@ impl Mesh {
 
     fn sidecar_arguments(&self, service: &str, id: &str, options: &[&str]) -> Vec<String> {
         let mut arguments: Vec<String> =
-            ["--service", service, "--id", id, "--control", &self.grpc, "--print-addresses", "--admin", "127.0.0.1:0", "--listen", "127.0.0.1:0"]
+            ["--service", service, "--id", id, "--control", &self.grpc, "--print-addresses", "--admin", "127.0.0.1:0"]
                 .iter()
                 .map(ToString::to_string)
                 .collect();
+        if !options.contains(&"--listen") {
+            arguments.extend(["--listen".into(), "127.0.0.1:0".into()]);
+        }
         arguments.extend(["--state-dir".into(), self.path(&format!("state-{id}")).display().to_string()]);
         arguments.extend(options.iter().map(ToString::to_string));
         arguments
@@ -174,8 +193,17 @@ impl Mesh {
     }
 }
 
+/// The binary under test, on a host of its own where one is given.
+fn on_host(host: Option<&Host>) -> Command {
+    match host {
+        Some(host) => host.command(meshctl_binary()),
+        None => Command::new(meshctl_binary()),
+    }
+}
+
 /// A sidecar in a process of its own.
 pub struct Sidecar {
+    host: Option<Host>,
     directory: PathBuf,
     arguments: Vec<String>,
     token: Option<String>,
@@ -190,8 +218,9 @@ impl Sidecar {
     /// Starts it and waits until it says that it can serve traffic.
     #[track_caller]
     pub fn start(&mut self) {
-        let mut command = Command::new(meshctl_binary());
+        let mut command = on_host(self.host.as_ref());
         command.arg("proxy").args(&self.arguments).env_clear().env("HOME", &self.directory);
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("POSTERN_DATA_DIR", self.directory.join("data-of-proxies"));
         if let Some(token) = self.token.take() {
             command.env("POSTERN_PROXY_TOKEN", token);
@@ -232,9 +261,5 @@ impl Sidecar {
             .filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum()
-    }
-
-    pub fn state_dir(&self) -> PathBuf {
-        Path::new(&self.directory).join(format!("state-{}", self.id))
     }
 }

@@ -1,12 +1,14 @@
 //! What the end-to-end tests stand on: processes that are ended with the test, a mesh, small servers and clients.
 
+mod host;
 mod mesh;
 mod process;
 mod traffic;
 
-pub use mesh::{Mesh, Sidecar};
-pub use process::{Process, eventually, free_port, meshctl_binary};
-pub use traffic::{EchoServer, connect, is_closed, say};
+pub use host::{Host, link};
+pub use mesh::Mesh;
+pub use process::{Process, eventually, free_port};
+pub use traffic::{EchoServer, connect, http_get, is_closed, say};
 
 use std::time::Duration;
 

@@ -96,13 +96,6 @@ impl Process {
         let _ = self.child.wait();
     }
 
-    /// SIGTERM, then the exit status.
-    #[track_caller]
-    pub fn terminate(&mut self) -> ExitStatus {
-        self.signal(Signal::SIGTERM);
-        self.exit()
-    }
-
     /// Waits until it ends by itself.
     #[track_caller]
     pub fn exit(&mut self) -> ExitStatus {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::PATIENCE;
 
-/// Sends back what it receives; counts connections and bytes.
+/// Sends back what it receives; counts bytes and the connections that sent any (a health probe sends none).
 pub struct EchoServer {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -20,17 +20,12 @@ impl EchoServer {
     }
 
     pub fn serve(listener: TcpListener) -> Self {
-        let server = Self {
-            address: listener.local_addr().unwrap(),
-            connections: Arc::default(),
-            bytes: Arc::default(),
-        };
+        let server = Self { address: listener.local_addr().unwrap(), connections: Arc::default(), bytes: Arc::default() };
         let (connections, bytes) = (server.connections.clone(), server.bytes.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                connections.fetch_add(1, Ordering::SeqCst);
-                let bytes = bytes.clone();
-                std::thread::spawn(move || echo(stream, &bytes));
+                let (connections, bytes) = (connections.clone(), bytes.clone());
+                std::thread::spawn(move || echo(stream, &connections, &bytes));
             }
         });
         server
@@ -49,9 +44,13 @@ impl EchoServer {
     }
 }
 
-fn echo(mut stream: TcpStream, bytes: &AtomicUsize) {
+fn echo(mut stream: TcpStream, connections: &AtomicUsize, bytes: &AtomicUsize) {
     let mut buffer = [0; 16 * 1024];
+    let mut spoke = false;
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        if !std::mem::replace(&mut spoke, true) {
+            connections.fetch_add(1, Ordering::SeqCst);
+        }
         bytes.fetch_add(length, Ordering::SeqCst);
         if stream.write_all(&buffer[..length]).is_err() {
             return;
