@@ -17,6 +17,8 @@ const INTERMEDIATE_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
 const ROOT_SOON: Duration = Duration::from_secs(180 * 24 * 3600);
 /// Fewer open files than this are used up by a few hundred sidecars.
 const FILE_LIMIT: u64 = 4096;
+/// SVIDs begin a minute before they are issued: clocks that differ by more refuse each other's.
+const CLOCK_SKEW_MS: u64 = 30_000;
 
 /// What is looked at beside the store; it does not change while the control plane runs.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +117,20 @@ fn sidecars(evidence: &Evidence<'_>, findings: &mut Vec<Finding>) {
                     sidecar.instance, sidecar.authority, evidence.view.revision
                 ),
                 "look again in a few seconds; if it stays, see the log and the load of its host",
+            ));
+        }
+        if sidecar.clock_ahead_ms.unsigned_abs() > CLOCK_SKEW_MS {
+            let side = if sidecar.clock_ahead_ms > 0 { "ahead of" } else { "behind" };
+            findings.push(finding(
+                Severity::Error,
+                "clock_skew",
+                &sidecar.instance,
+                format!(
+                    "the clock of {} is {} s {side} the control plane's: certificates seem expired or not yet valid",
+                    sidecar.instance,
+                    sidecar.clock_ahead_ms.unsigned_abs() / 1000
+                ),
+                "set both clocks by NTP",
             ));
         }
         for (key, why) in &sidecar.nacks {

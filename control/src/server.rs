@@ -257,6 +257,7 @@ fn identity_settings(settings: &Settings) -> IdentitySettings {
     IdentitySettings {
         svid_ttl: settings.svid_ttl,
         renew_grace: settings.renew_grace,
+        intermediate_ttl: settings.intermediate_ttl,
         ca: brought_ca(settings),
         // Short lives, which only tests have, are looked at as often.
         upkeep: (settings.svid_ttl / 10).clamp(Duration::from_millis(200), Duration::from_secs(10)),

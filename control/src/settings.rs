@@ -58,6 +58,8 @@ pub struct Settings {
     pub liveness: Duration,
     /// `--settle`: after a start recorded instances keep their last state for so long.
     pub settle: Duration,
+    /// `--intermediate-ttl` (hidden): lifetime of the certificate that signs SVIDs; renewed at its half.
+    pub intermediate_ttl: Duration,
     /// `--removal`: an instance that was critical for so long is forgotten.
     pub removal: Duration,
     /// `--ack-timeout`: a sidecar that did not acknowledge for so long gets its stream opened anew.
@@ -91,6 +93,7 @@ impl Default for Settings {
             silence: Duration::from_secs(25),
             liveness: Duration::from_secs(15),
             settle: Duration::from_secs(60),
+            intermediate_ttl: postern_ca::INTERMEDIATE_LIFETIME,
             removal: Duration::from_secs(72 * 3600),
             ack_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(5),
@@ -127,6 +130,7 @@ impl Settings {
         let least = |shipped: u64| Duration::from_secs(if self.test_periods { 1 } else { shipped });
         let ranges = [
             ("--svid-ttl", self.svid_ttl, least(5 * MINUTE), 3 * DAY),
+            ("--intermediate-ttl", self.intermediate_ttl, least(7 * DAY), 365 * DAY),
             ("--heartbeat", self.heartbeat, least(1), MINUTE),
             ("--beat", self.beat, least(1), MINUTE),
             ("--silence", self.silence, least(5), 10 * MINUTE),

@@ -315,6 +315,8 @@ impl Outbound {
         ending.because = match copied {
             Copied::Closed(closed) => closed.because().map_or(before.because, Cow::into_owned),
             _ if is_denied_now => now.because,
+            // The destination knew of the change before this side did.
+            _ if !before.allowed && !was_denied && now.allowed => now.because,
             _ => before.because,
         };
         ending

@@ -470,7 +470,8 @@ fn locals(settings: &Settings) -> Result<BTreeMap<PortName, LocalTarget>, ProxyE
 fn limits(settings: &Settings) -> Limits {
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
     let most = usize::try_from(files.saturating_sub(OTHER_FILES) / 2).unwrap_or(usize::MAX).max(16);
-    if settings.max_connections > most {
+    // A little less than the shipped limit is nothing to trouble anyone with.
+    if settings.max_connections / 2 > most {
         tracing::warn!(
             asked = settings.max_connections,
             most,

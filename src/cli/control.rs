@@ -43,7 +43,7 @@ pub struct ControlArgs {
     /// HTTP API; plain HTTP only on loopback.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8500")]
     pub http: Address,
-    /// Certificate chain (PEM) for the HTTP API [default: one from the mesh's CA, where TLS is needed].
+    /// Certificate chain (PEM) for the HTTP API.
     #[arg(long, value_name = "FILE")]
     pub http_cert: Option<PathBuf>,
     /// Private key (PEM) of --http-cert.
@@ -103,6 +103,9 @@ pub struct ControlArgs {
     /// How long a sidecar may take to acknowledge before its stream is opened anew.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, help_heading = "Periods")]
     pub ack_timeout: Duration,
+    /// Lifetime of the certificate that signs SVIDs, for tests of its renewal.
+    #[arg(long, value_name = "TIME", default_value = "30d", value_parser = duration::parse, hide = true)]
+    pub intermediate_ttl: Duration,
     /// Lets every period go down to 1 s; refused off loopback.
     #[arg(long, hide = true)]
     pub test_periods: bool,

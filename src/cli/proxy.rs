@@ -134,6 +134,9 @@ pub struct ProxyArgs {
     /// Inbound connections of one peer service [default: a quarter of --max-connections].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections_per_peer: Option<u32>,
+    /// How often the sidecar sees whether the service accepts connections.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse)]
+    pub probe: Duration,
     /// Prints one JSON line with the addresses on stdout when ready.
     #[arg(long)]
     pub print_addresses: bool,

@@ -89,6 +89,7 @@ fn settings(args: &ControlArgs) -> Result<Settings, Failure> {
         silence: args.silence,
         liveness: args.liveness,
         settle: args.settle,
+        intermediate_ttl: args.intermediate_ttl,
         removal: args.removal,
         ack_timeout: args.ack_timeout,
         test_periods: args.test_periods,

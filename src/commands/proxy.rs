@@ -25,6 +25,9 @@ use crate::outcome::{Failure, Outcome};
 /// How long a token lives that a sidecar makes for itself: it is spent within seconds.
 const OWN_TOKEN_TTL: Duration = Duration::from_secs(300);
 
+/// The local service is not to be kept busy by being looked at.
+const LEAST_PROBE: Duration = Duration::from_millis(100);
+
 /// Runs the sidecar until SIGTERM or SIGINT.
 pub fn proxy(args: ProxyArgs, reload: Reload) -> Outcome {
     let data_dir = data_dir::find(&process_environment)?;
@@ -95,6 +98,12 @@ pub fn settings(args: &ProxyArgs, data_dir: &Path) -> Result<Settings, Failure> 
     };
     settings.meta = meta(args)?;
     settings.locality = args.locality.clone().unwrap_or_default();
+    if args.probe < LEAST_PROBE {
+        return Err(
+            Failure::new(format!("--probe {} is too often", crate::duration::text(args.probe))).cure("give 100ms or more")
+        );
+    }
+    settings.periods.probe = args.probe;
     settings.max_connections = args.max_connections as usize;
     settings.max_connections_per_peer = args.max_connections_per_peer.map(|most| most as usize);
     Ok(settings)

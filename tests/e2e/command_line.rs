@@ -95,3 +95,16 @@ fn a_server_that_is_not_postern_gets_no_token() {
     std::io::Write::write_all(&mut std::net::TcpStream::connect(address).unwrap(), b"quit").unwrap();
     assert!(!seen.join().unwrap().contains("postern-op1"), "the token was sent to a stranger");
 }
+
+#[test]
+fn the_reference_is_what_the_program_says() {
+    let mesh = Mesh::start();
+    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference.md")).unwrap();
+    assert!(mesh.meshctl(&["reference"]) == committed, "docs/reference.md is behind: meshctl reference > docs/reference.md");
+}
+
+#[test]
+fn the_example_file_is_valid() {
+    let mesh = Mesh::start();
+    mesh.meshctl(&["intention", "validate", concat!(env!("CARGO_MANIFEST_DIR"), "/examples/intentions.yaml")]);
+}

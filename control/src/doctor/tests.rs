@@ -118,6 +118,7 @@ fn sidecar() -> SidecarStatus {
         nacks: Vec::new(),
         warnings: Vec::new(),
         active_connections: 0,
+        clock_ahead_ms: 0,
     }
 }
 
@@ -206,4 +207,13 @@ fn a_broken_audit_chain_and_a_low_file_limit_are_found() {
     mesh.audit = Err("line 3".into());
     mesh.surroundings.file_limit = 1024;
     assert_eq!(mesh.codes(), ["audit_chain_broken", "file_limit_low"]);
+}
+
+#[test]
+fn a_clock_that_differs_is_found() {
+    let mut mesh = Mesh::new();
+    mesh.sidecars[0].clock_ahead_ms = -29_000;
+    assert_eq!(mesh.codes(), Vec::<String>::new());
+    mesh.sidecars[0].clock_ahead_ms = -31_000;
+    assert_eq!(mesh.codes(), ["clock_skew"]);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -60,6 +60,7 @@ pub struct Sidecar {
     nacks: Mutex<Nacks>,
     pub(super) warnings: Mutex<Vec<String>>,
     pub(super) active_connections: AtomicU64,
+    pub(super) clock_ahead_ms: AtomicI64,
 }
 
 /// How far the authority lane got, for those who wait.
@@ -107,6 +108,8 @@ pub struct SidecarStatus {
     pub warnings: Vec<String>,
     /// Connections open through it at its last beat.
     pub active_connections: u64,
+    /// By how many milliseconds its clock was ahead of ours at its last beat; negative: behind.
+    pub clock_ahead_ms: i64,
 }
 
 /// Why a stream ends, and what the sidecar hears of it.
@@ -162,6 +165,7 @@ impl Sidecar {
             nacks: Mutex::default(),
             warnings: Mutex::default(),
             active_connections: AtomicU64::new(0),
+            clock_ahead_ms: AtomicI64::new(0),
         }
     }
 
@@ -278,6 +282,7 @@ impl Sidecar {
             nacks: self.nacks.lock().all(),
             warnings: self.warnings.lock().clone(),
             active_connections: self.active_connections.load(Ordering::Relaxed),
+            clock_ahead_ms: self.clock_ahead_ms.load(Ordering::Relaxed),
         }
     }
 }

@@ -292,6 +292,8 @@ impl<'a> OpenStream<'a> {
             Some(Up::Ack(ack)) => self.acknowledged(ack),
             Some(Up::Beat(beat)) => {
                 self.sidecar.active_connections.store(beat.active_connections, Ordering::Relaxed);
+                let ahead = i128::from(beat.sidecar_time_ms) - i128::from(millis(SystemTime::now()));
+                self.sidecar.clock_ahead_ms.store(i64::try_from(ahead).unwrap_or(i64::MAX), Ordering::Relaxed);
                 self.mesh.registry.beat(&self.sidecar.identity.instance, beat.healthy);
                 Ok(())
             }

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use crate::local::LocalTarget;
 
-/// Probes every target each `period` and tells whether all accept a connection within `timeout`. Without a target the
-/// service is taken to be well. Ends when nobody listens.
+/// How often a service that does not answer is looked at: it may just be starting, and its callers wait for it.
+const PERIOD_UNTIL_WELL: Duration = Duration::from_millis(250);
+
+/// Probes every target each `period`, more often while one does not answer, and tells whether all accept a connection
+/// within `timeout`. Without a target the service is taken to be well. Ends when nobody listens.
 pub async fn probe(targets: Arc<[LocalTarget]>, period: Duration, timeout: Duration, healthy: watch::Sender<bool>) {
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !healthy.is_closed() {
-        ticks.tick().await;
         let accepts = all_accept(&targets, timeout).await;
         healthy.send_if_modified(|told| std::mem::replace(told, accepts) != accepts);
+        sleep(if accepts { period } else { period.min(PERIOD_UNTIL_WELL) }).await;
     }
 }
 

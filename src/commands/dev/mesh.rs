@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_join::first_of;
 use hyper::Method;
-use postern_api::http::{CreateTokenRequest, CreatedToken, SetRequest, SetVerb, Written};
+use postern_api::http::{CreateTokenRequest, CreatedToken, ServiceSummary, SetRequest, SetVerb, Written};
+use tokio::net::TcpStream;
 
 use super::process::Process;
 use crate::cli::{LogArgs, LogFormat};
@@ -15,6 +16,9 @@ use crate::outcome::Failure;
 
 /// Who calls whom.
 const CHAIN: [(&str, Option<&str>); 3] = [("db", None), ("api", Some("db")), ("web", Some("api"))];
+
+/// How long the services may take until they can be called.
+const HEALTHY: Duration = Duration::from_secs(30);
 
 /// What runs.
 pub struct Mesh {
@@ -26,6 +30,8 @@ pub struct Mesh {
     pub grpc: String,
     /// HOST:PORT of the service `web` itself.
     pub web: Option<String>,
+    /// HOST:PORT of every service itself.
+    locals: Vec<String>,
     log: LogArgs,
     seals_in_memory: bool,
     control: Option<Process>,
@@ -40,6 +46,7 @@ impl Mesh {
             http: String::new(),
             grpc: String::new(),
             web: None,
+            locals: Vec::new(),
             log: log.clone(),
             seals_in_memory,
             control: None,
@@ -84,14 +91,43 @@ impl Mesh {
             let arguments = self.service_arguments(name, calls, port);
             let process = Process::start(name, &arguments, &[("POSTERN_RUN_TOKEN", &token)], &self.logs())?;
             self.services.push(process);
+            let local = format!("127.0.0.1:{port}");
             if name == "web" {
-                self.web = Some(format!("127.0.0.1:{port}"));
+                self.web = Some(local.clone());
             }
+            self.locals.push(local);
         }
         for service in &mut self.services {
             let _: postern_proxy::Addresses = service.addresses().await?;
         }
-        Ok(())
+        self.until_healthy().await
+    }
+
+    /// A service starts after its sidecar, and can be called from the sidecar's next probe on. Until its first probe an
+    /// instance counts as healthy, so the services themselves are asked first.
+    async fn until_healthy(&self) -> Result<(), Failure> {
+        let mut client = self.client().await?;
+        let healthy = async {
+            for local in &self.locals {
+                while TcpStream::connect(local).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            loop {
+                let services: Vec<ServiceSummary> = client.get("/v1/services").await?;
+                if services.iter().filter(|service| service.healthy > 0).count() >= CHAIN.len() {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        match tokio::time::timeout(HEALTHY, healthy).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::new(format!(
+                "the demo services did not become healthy; their logs are in {}",
+                self.logs().display()
+            ))),
+        }
     }
 
     fn service_arguments(&self, name: &str, calls: Option<&str>, port: u16) -> Vec<String> {
@@ -103,8 +139,10 @@ impl Mesh {
         arguments.extend(
             ["--local", &local, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--access-log", "all"].map(String::from),
         );
-        arguments
-            .extend(["--shutdown-delay", "0s", "--drain", "1s", "--print-addresses", "--until-stdin-closes"].map(String::from));
+        arguments.extend(
+            ["--probe", "250ms", "--shutdown-delay", "0s", "--drain", "1s", "--print-addresses", "--until-stdin-closes"]
+                .map(String::from),
+        );
         arguments.extend(self.log_flags());
         if let Some(upstream) = calls {
             arguments.extend(["--upstream".into(), format!("{upstream}=127.0.0.1:0")]);
