@@ -132,7 +132,9 @@ fn an_expired_svid_ends_its_connections_and_heals_by_grace() {
 #[test]
 fn short_connections_never_fail_across_renewals() {
     let echo = EchoServer::start();
-    let mesh = Mesh::start_with(&["--test-periods", "--svid-ttl", "6s"]);
+    let mesh = Mesh::start_with(&["--test-periods", "--svid-ttl", "6s", "--intermediate-ttl", "16s"]);
+    let intermediate = || mesh.json(&["ca", "status"])["intermediate"]["pin"].clone();
+    let first_intermediate = intermediate();
     let api = mesh.serve("api", &echo.address());
     let web = mesh.call("web", &["api"]);
     mesh.allow("web", "api");
@@ -145,4 +147,5 @@ fn short_connections_never_fail_across_renewals() {
         (api.metric("postern_svid_expiry_timestamp_seconds", &[]) >= first + 15.0).then_some(())
     });
     assert_eq!(failed, 0, "of {made}");
+    assert_ne!(intermediate(), first_intermediate, "the intermediate was renewed too");
 }

@@ -93,7 +93,10 @@ pub(super) async fn load_or_create(
         let authority = open(&kv.value, cluster, seal, settings)?;
         return Ok(Loaded { authority, revision: kv.mod_revision });
     }
-    let authority = create(cluster, settings, now)?.with_intermediate_lifetime(settings.intermediate_ttl);
+    let mut authority = create(cluster, settings, now)?.with_intermediate_lifetime(settings.intermediate_ttl);
+    if settings.intermediate_ttl != postern_ca::INTERMEDIATE_LIFETIME {
+        authority.renew_intermediate(now)?;
+    }
     let details = json!({ "root": pin(&authority), "origin": origin(settings.ca.is_some()) });
     let author = Author { who: "control-plane".into(), from: "local".into() };
     let txn = Txn::new()
