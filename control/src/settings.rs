@@ -1,19 +1,25 @@
 //! What `meshctl control` can be told.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use postern_intentions::DefaultPolicy;
-use postern_names::{Datacenter, TrustDomain};
+pub use postern_names::Address;
+use postern_names::{Datacenter, NameError, TrustDomain};
 use serde::{Deserialize, Serialize};
 
 /// A setting that cannot be, with the form that can.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SettingError(pub String);
+
+impl From<NameError> for SettingError {
+    fn from(error: NameError) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// Everything that a control plane is told at its start. `Default` is what is shipped.
 #[derive(Debug, Clone)]
@@ -199,81 +205,6 @@ impl fmt::Display for StoreEngine {
     }
 }
 
-/// An ADDR: `HOST:PORT`, `[v6]:PORT`, `:PORT` (every local address), a bare `PORT` (loopback) or `unix:/path`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// A name or IP literal, and a port.
-    Tcp {
-        /// Without brackets; `::` for every local address.
-        host: String,
-        /// 0 asks the kernel.
-        port: u16,
-    },
-    /// A UNIX socket with an absolute path.
-    Unix(PathBuf),
-}
-
-impl Address {
-    /// A port of 127.0.0.1.
-    pub fn loopback(port: u16) -> Self {
-        Self::Tcp { host: "127.0.0.1".into(), port }
-    }
-
-    /// Whether only this machine can reach it.
-    pub fn is_loopback(&self) -> bool {
-        match self {
-            Self::Unix(_) => true,
-            Self::Tcp { host, .. } => host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()),
-        }
-    }
-}
-
-impl FromStr for Address {
-    type Err = SettingError;
-
-    fn from_str(text: &str) -> Result<Self, SettingError> {
-        let refuse = |why: &str| {
-            SettingError(format!("{text:?} is not an address: {why}; write HOST:PORT, [v6]:PORT, :PORT, PORT or unix:/path"))
-        };
-        if let Some(path) = text.strip_prefix("unix:") {
-            return if path.starts_with('/') {
-                Ok(Self::Unix(path.into()))
-            } else {
-                Err(refuse("the path of a UNIX socket is absolute"))
-            };
-        }
-        let (host, port) = text.rsplit_once(':').unwrap_or(("127.0.0.1", text));
-        if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(refuse("the port is not a number"));
-        }
-        let port = port.parse().map_err(|_| refuse("a port is at most 65535"))?;
-        let host = match host.strip_prefix('[') {
-            Some(rest) => {
-                let inner = rest.strip_suffix(']').ok_or_else(|| refuse("a [ is not closed"))?;
-                inner.parse::<std::net::Ipv6Addr>().map_err(|_| refuse("inside [] stands an IPv6 address"))?;
-                inner
-            }
-            None if host.is_empty() => "::",
-            None if host.contains(':') => return Err(refuse("an IPv6 address stands in []")),
-            None => host,
-        };
-        if !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':')) {
-            return Err(refuse("the host is neither a name nor an IP address"));
-        }
-        Ok(Self::Tcp { host: host.into(), port })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
-            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// The addresses that a control plane really has, as `--print-addresses` prints them. A key is absent while that listener is not running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
@@ -289,44 +220,6 @@ pub struct Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_form_of_an_address_is_read() {
-        let cases = [
-            ("127.0.0.1:8500", "127.0.0.1:8500"),
-            ("[::]:8502", "[::]:8502"),
-            ("db.example.com:5432", "db.example.com:5432"),
-            (":8500", "[::]:8500"),
-            ("8500", "127.0.0.1:8500"),
-            (":0", "[::]:0"),
-            ("unix:/run/postern.sock", "unix:/run/postern.sock"),
-        ];
-        for (given, written) in cases {
-            assert_eq!(given.parse::<Address>().unwrap().to_string(), written, "{given}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_an_address_is_refused_with_the_forms_that_are() {
-        for bad in [
-            "",
-            "host",
-            "host:",
-            "host:x",
-            "host:65536",
-            "::1:80",
-            "[::1:80",
-            "[x]:80",
-            "unix:sock",
-            "unix:",
-            "a b:1",
-            "-1",
-            "+1",
-        ] {
-            let error = bad.parse::<Address>().unwrap_err().to_string();
-            assert!(error.contains("write HOST:PORT"), "{bad}: {error}");
-        }
-    }
 
     #[test]
     fn what_is_shipped_is_valid() {

@@ -3,9 +3,11 @@
 //! A service or port name is an RFC 1123 label in lower case, 1–63 characters. A trust domain is a DNS name of at most
 //! 125 bytes whose last label is not a number (SPIFFE-ID §2.1, narrowed so that every SVID can carry DNS SANs below it).
 
+mod address;
 mod label;
 mod trust_domain;
 
+pub use address::Address;
 pub use label::{Datacenter, InstanceId, PortName, ServiceName};
 pub use trust_domain::TrustDomain;
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use postern_control::settings::Address;
+use postern_names::Address;
 use postern_names::{Datacenter, TrustDomain};
 
 use super::LogArgs;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use postern_control::settings::Address;
+use postern_names::Address;
 use postern_names::{InstanceId, ServiceName};
 
 use super::{LogArgs, OutputArgs};

@@ -39,7 +39,7 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "[::]" => Ok(Self::FirstFree),
-            _ => text.parse().map(Self::At).map_err(|error: postern_proxy::settings::SettingError| error.to_string()),
+            _ => text.parse().map(Self::At).map_err(|error: postern_names::NameError| error.to_string()),
         }
     }
 }

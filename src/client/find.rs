@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use postern_control::settings::Address;
+use postern_names::Address;
 
 use super::Client;
 use super::connection::{Target, tls};
@@ -104,7 +104,7 @@ fn target(text: &str, ca_file: Option<&Path>) -> Result<Target, Failure> {
         Some((scheme, rest)) => (Some(scheme), rest.trim_end_matches('/')),
         None => (None, text),
     };
-    let address: Address = rest.parse().map_err(|error: postern_control::settings::SettingError| {
+    let address: Address = rest.parse().map_err(|error: postern_names::NameError| {
         Failure::new(format!("POSTERN_HTTP: {error}")).cure("write http://HOST:PORT, https://HOST:PORT or an address")
     })?;
     let encrypted = match scheme {

@@ -10,7 +10,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use postern_control::settings::Address;
+use postern_names::Address;
 use postern_names::ServiceName;
 use tokio::net::{TcpListener, TcpStream};
 
