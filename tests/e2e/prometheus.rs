@@ -59,24 +59,24 @@ fn every_metric_is_there_and_a_stranger_creates_none() {
 fn prometheus_on_another_host_finds_and_scrapes_every_sidecar() {
     let (here, there) = (Host::new(), Host::new());
     link((&here, "10.78.0.1/24"), (&there, "10.78.0.2/24"));
-    let mesh = Mesh::start_on(&here, "10.78.0.1:8502");
+    let mesh = Mesh::start_with_https_on(&here, "10.78.0.1");
     let _api = mesh.sidecar("api", "api-1", &["--local", "127.0.0.1:8000", "--metrics", "10.78.0.1:19101"]);
     let _web = mesh.sidecar("web", "web-1", &["--upstream", "api=127.0.0.1:9001", "--metrics", "10.78.0.1:19102"]);
-    // The list is served on the control plane's loopback; Prometheus takes it over a forwarder on its host.
-    let targets = mesh.path("targets.json");
-    let listed = eventually("both are listed", || {
-        let output = here.command("curl").args(["-sS", &format!("http://{}/v1/prometheus/targets", mesh.http)]).output().unwrap();
-        let list: Vec<Value> = serde_json::from_slice(&output.stdout).ok()?;
-        (list.len() == 2).then_some(output.stdout)
-    });
-    std::fs::write(&targets, listed).unwrap();
-    let _list = Process::start(there.command("python3").args(["-c", SERVE_JSON]).arg(&targets), &mesh.path("targets.log"));
     let configuration = mesh.path("prometheus.yml");
-    std::fs::write(
-        &configuration,
-        "global: {scrape_interval: 1s}\nscrape_configs:\n- job_name: sidecars\n  http_sd_configs: [{url: 'http://127.0.0.1:8000/', refresh_interval: 1s}]\n",
-    )
-    .unwrap();
+    let text = format!(
+        "global: {{scrape_interval: 1s}}
+scrape_configs:
+- job_name: sidecars
+  http_sd_configs:
+  - url: https://10.78.0.1:8500/v1/prometheus/targets
+    refresh_interval: 1s
+    authorization: {{type: Bearer, credentials_file: {}}}
+    tls_config: {{ca_file: {}}}
+",
+        mesh.path("data/operator.token").display(),
+        mesh.path("certificate").display(),
+    );
+    std::fs::write(&configuration, text).unwrap();
     let _prometheus = Process::start(
         there
             .command("prometheus")
@@ -97,16 +97,3 @@ fn prometheus_on_another_host_finds_and_scrapes_every_sidecar() {
     });
     assert!(services.contains(&"api".into()) && services.contains(&"web".into()), "{services:?}");
 }
-
-const SERVE_JSON: &str = r#"
-import http.server, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = open(sys.argv[1], "rb").read()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-http.server.HTTPServer(("127.0.0.1", 8000), Handler).serve_forever()
-"#;

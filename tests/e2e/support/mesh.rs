@@ -28,25 +28,50 @@ impl Mesh {
 
     /// With further flags of `meshctl control`.
     pub fn start_with(options: &[&str]) -> Self {
-        Self::start_at(None, "127.0.0.1:0", options)
+        let mut mesh = Self::new(None, "127.0.0.1:0", options);
+        mesh.start_control();
+        mesh
     }
 
     /// On another host, with port 8502 of `grpc` for its sidecars.
     pub fn start_on(host: &Host, grpc: &str) -> Self {
-        Self::start_at(Some(host.clone()), grpc, &[])
+        let mut mesh = Self::new(Some(host.clone()), grpc, &[]);
+        mesh.start_control();
+        mesh
     }
 
-    fn start_at(host: Option<Host>, grpc: &str, options: &[&str]) -> Self {
-        let mut mesh = Self {
+    /// On another host with its HTTP API on an address of the network, by a certificate that `certificate` in the mesh's
+    /// directory verifies.
+    pub fn start_with_https_on(host: &Host, ip: &str) -> Self {
+        let mut mesh = Self::new(Some(host.clone()), &format!("{ip}:8502"), &[]);
+        let (certificate, key) = (mesh.path("certificate"), mesh.path("key"));
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+            .args(["-subj", "/CN=control", "-addext", &format!("subjectAltName=IP:{ip}")])
+            .arg("-out")
+            .arg(&certificate)
+            .arg("-keyout")
+            .arg(&key)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        mesh.http = format!("{ip}:8500");
+        for (flag, file) in [("--http-cert", certificate), ("--http-key", key)] {
+            mesh.options.extend([flag.into(), file.display().to_string()]);
+        }
+        mesh.start_control();
+        mesh
+    }
+
+    fn new(host: Option<Host>, grpc: &str, options: &[&str]) -> Self {
+        Self {
             directory: TempDir::new().unwrap(),
             control: None,
             options: options.iter().map(ToString::to_string).collect(),
             host,
             http: "127.0.0.1:0".into(),
             grpc: grpc.into(),
-        };
-        mesh.start_control();
-        mesh
+        }
     }
 
     /// Starts the control plane, on the addresses that it had before.
