@@ -175,7 +175,7 @@ impl Authority {
 
     /// The roots that sidecars trust.
     pub fn bundle(&self) -> TrustBundle {
-        TrustBundle { trust_domain: self.trust_domain.clone(), roots: vec![self.root.clone()], sequence: self.sequence }
+        TrustBundle::new(self.trust_domain.clone(), vec![self.root.clone()], self.sequence)
     }
 
     /// SHA-256 of the root's SubjectPublicKeyInfo, which enrolment tokens pin.

@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use postern_names::{Datacenter, TrustDomain};
 use rcgen::KeyPair;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::prelude::X509Certificate;
 
 use crate::authority::{check_key, lifetime_of};
@@ -26,8 +27,7 @@ impl Authority {
         now: SystemTime,
     ) -> Result<Self, AuthorityError> {
         let mut chain = certificates_in(certificates).map_err(|error| AuthorityError::Unfit(error.to_string()))?;
-        let key =
-            KeyPair::from_pem(key).map_err(|_| AuthorityError::Key("it is not a private key in PEM, unencrypted".into()))?;
+        let key = key_in(key)?;
         check_chain(&chain, now)?;
         check_key(&chain[0], &key)?;
         let root = chain.pop().ok_or_else(|| AuthorityError::Chain("there is no certificate".into()))?;
@@ -49,8 +49,7 @@ impl Authority {
                     .into(),
             ));
         }
-        let key =
-            KeyPair::from_pem(key).map_err(|_| AuthorityError::Key("it is not a private key in PEM, unencrypted".into()))?;
+        let key = key_in(key)?;
         check_key(&chain[0], &key)?;
         self.signing_key = Some(std::sync::Arc::new(key));
         Ok(self)
@@ -82,6 +81,17 @@ impl Authority {
             AuthorityError::Unfit(format!("{why} ({}); name constraints on URIs and SHA-1 are common causes", refusal.word()))
         })
     }
+}
+
+/// The first private key of a PEM text; what else is in it, such as the curve's parameters that `openssl ecparam -genkey`
+/// writes before the key, is passed over.
+fn key_in(text: &str) -> Result<KeyPair, AuthorityError> {
+    if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") || text.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(AuthorityError::Key("it is encrypted; give it unencrypted, readable by its owner alone".into()));
+    }
+    let unreadable = |why: String| AuthorityError::Key(format!("it is not a private key in PEM, unencrypted ({why})"));
+    let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| unreadable(error.to_string()))?;
+    KeyPair::try_from(&der).map_err(|error| unreadable(error.to_string()))
 }
 
 /// Every certificate is a CA, valid now, and signed by the next; the last by itself.

@@ -1,24 +1,44 @@
 //! Trust bundles.
 
 use postern_names::TrustDomain;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, TrustAnchor};
 
 use crate::IdentityError;
 use crate::key::sha256;
 
 /// The roots of one trust domain. Bundles of different domains are never merged (SPIFFE Trust Domain and Bundle §4).
+///
+/// Roots are parsed once, here: every connection asks for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustBundle {
     /// Whose roots these are.
     pub trust_domain: TrustDomain,
-    /// Root certificates, DER.
-    pub roots: Vec<CertificateDer<'static>>,
     /// Rises with every change of the content.
     pub sequence: u64,
+    roots: Vec<CertificateDer<'static>>,
+    pins: Vec<[u8; 32]>,
+    anchors: Vec<TrustAnchor<'static>>,
 }
 
 impl TrustBundle {
+    /// The bundle of these root certificates, DER. One that does not parse is kept, and nothing is trusted by it.
+    pub fn new(trust_domain: TrustDomain, roots: Vec<CertificateDer<'static>>, sequence: u64) -> Self {
+        let pins = roots.iter().filter_map(spki_hash).collect();
+        let anchors = roots.iter().filter_map(|root| Some(webpki::anchor_from_trusted_cert(root).ok()?.to_owned())).collect();
+        Self { trust_domain, sequence, roots, pins, anchors }
+    }
+
+    /// The root certificates.
+    pub fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
+    }
+
+    /// The roots as the path to them is looked for.
+    pub(crate) fn anchors(&self) -> &[TrustAnchor<'static>] {
+        &self.anchors
+    }
+
     /// The roots as PEM text.
     pub fn to_pem(&self) -> String {
         self.roots.iter().map(pem_of).collect()
@@ -33,12 +53,12 @@ impl TrustBundle {
         for root in &roots {
             webpki::anchor_from_trusted_cert(root).map_err(|error| IdentityError::Certificate(error.to_string()))?;
         }
-        Ok(Self { trust_domain, roots, sequence: 0 })
+        Ok(Self::new(trust_domain, roots, 0))
     }
 
     /// SHA-256 of each root's SubjectPublicKeyInfo: what an enrolment token pins. A root that does not parse has none.
-    pub fn spki_pins(&self) -> Vec<[u8; 32]> {
-        self.roots.iter().filter_map(spki_hash).collect()
+    pub fn spki_pins(&self) -> &[[u8; 32]] {
+        &self.pins
     }
 }
 

@@ -1,5 +1,6 @@
-//! Issuing SVIDs.
+//! Issuing SVIDs, and the certificate of the HTTP API.
 
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use postern_names::{PortName, ServiceName};
@@ -7,7 +8,7 @@ use rcgen::{
     CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PublicKeyData, SanType,
     SerialNumber, SubjectPublicKeyInfo,
 };
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, DnsName};
 use time::OffsetDateTime;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
@@ -27,6 +28,17 @@ pub enum Subject {
     Service(ServiceName),
     /// The control plane itself.
     ControlPlane,
+    /// A server that is found by its address: no SVID, and refused wherever one is asked for.
+    Server(ServerNames),
+}
+
+/// Under which names and addresses a server is reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerNames {
+    /// DNS names. What is none is left out of the certificate.
+    pub dns: Vec<String>,
+    /// IP addresses.
+    pub ips: Vec<IpAddr>,
 }
 
 /// What an SVID is issued from.
@@ -63,7 +75,7 @@ impl Authority {
     /// Issues an SVID: every name, usage and date is ours.
     ///
     /// # Errors
-    /// If the request is not signed with its own key, or the key is not P-256, P-384 or Ed25519.
+    /// If the request is not signed with its own key, the key is not P-256, P-384 or Ed25519, or a server has no name.
     pub fn issue(&self, request: Request<'_>) -> Result<Issued, IssueError> {
         let key = requested_key(request.csr_der)?;
         let not_before = (request.now - backdate(request.ttl)).max(self.lifetime.not_before);
@@ -77,7 +89,7 @@ impl Authority {
         params.subject_alt_names = self.names(&request)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = usages(&request.id);
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(SerialNumber::from_slice(serial.as_bytes()));
         params.not_before = OffsetDateTime::from(not_before);
@@ -94,12 +106,13 @@ impl Authority {
         })
     }
 
-    /// The SPIFFE ID, then a DNS name for the service and for each of its named ports.
+    /// The SPIFFE ID, then a DNS name for the service and for each of its named ports; of a server its names alone.
     fn names(&self, request: &Request<'_>) -> Result<Vec<SanType>, IssueError> {
         let text = |text: String| text.as_str().try_into().map_err(|_| IssueError::Name(text.clone()));
         let (id, service) = match &request.id {
             Subject::Service(name) => (SpiffeId::service(&self.trust_domain, &self.datacenter, name), Some(name)),
             Subject::ControlPlane => (SpiffeId::control_plane(&self.trust_domain, &self.datacenter), None),
+            Subject::Server(names) => return server_names(names),
         };
         let mut names = vec![SanType::URI(text(id.to_string())?)];
         let Some(service) = service else { return Ok(names) };
@@ -109,6 +122,27 @@ impl Authority {
         }
         Ok(names)
     }
+}
+
+/// An SVID serves both ends; a server never calls with its certificate.
+fn usages(subject: &Subject) -> Vec<ExtendedKeyUsagePurpose> {
+    match subject {
+        Subject::Server(_) => vec![ExtendedKeyUsagePurpose::ServerAuth],
+        Subject::Service(_) | Subject::ControlPlane => {
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth]
+        }
+    }
+}
+
+/// No URI among them, so that it is an SVID for nobody (X509-SVID §2).
+fn server_names(names: &ServerNames) -> Result<Vec<SanType>, IssueError> {
+    let valid = names.dns.iter().filter(|name| DnsName::try_from(name.as_str()).is_ok());
+    let dns = valid.filter_map(|name| Some(SanType::DnsName(name.as_str().try_into().ok()?)));
+    let all: Vec<_> = dns.chain(names.ips.iter().copied().map(SanType::IpAddress)).collect();
+    if all.is_empty() {
+        return Err(IssueError::Name("(none)".into()));
+    }
+    Ok(all)
 }
 
 /// SHA-256 of the SubjectPublicKeyInfo that a request carries, once its self-signature is verified: by it the same key

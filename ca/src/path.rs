@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, RequiredEkuNotFoundContext};
 
 use crate::key::sha256;
@@ -64,11 +64,9 @@ fn verify(
     at: SystemTime,
 ) -> Result<Path, Refusal> {
     let end = EndEntityCert::try_from(der).map_err(|error| refusal_of(&error, at))?;
-    let anchors: Vec<TrustAnchor<'_>> =
-        bundle.roots.iter().filter_map(|root| webpki::anchor_from_trusted_cert(root).ok()).collect();
     let algorithms = crate::tls::provider().signature_verification_algorithms.all;
     let verified = end
-        .verify_for_usage(algorithms, &anchors, intermediates, unix(at), BothPurposes, None, None)
+        .verify_for_usage(algorithms, bundle.anchors(), intermediates, unix(at), BothPurposes, None, None)
         .map_err(|error| refusal_of(&error, at))?;
     let mut path = Path {
         root: sha256(&webpki::spki_for_anchor(verified.anchor())),

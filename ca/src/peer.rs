@@ -19,6 +19,8 @@ pub struct Peer {
     pub serial: Serial,
     /// SHA-256 of the SubjectPublicKeyInfo of the root that its chain leads to.
     pub root: [u8; 32],
+    /// When the lifetime of its certificate began.
+    pub not_before: SystemTime,
     /// When its certificate expires.
     pub not_after: SystemTime,
 }
@@ -88,7 +90,14 @@ impl Verified {
         if trust.revoked.contains(&leaf.serial) {
             return Err(Refusal::Revoked);
         }
-        let peer = Peer { id: leaf.id, service, serial: leaf.serial, root: path.root, not_after: leaf.not_after };
+        let peer = Peer {
+            id: leaf.id,
+            service,
+            serial: leaf.serial,
+            root: path.root,
+            not_before: leaf.not_before,
+            not_after: leaf.not_after,
+        };
         Ok(Self { peer, not_before: path.not_before, not_after: path.not_after })
     }
 }

@@ -4,15 +4,14 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use postern_names::{Datacenter, TrustDomain};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, SignatureScheme};
 
 use crate::bundle::spki_hash;
 use crate::leaf::Leaf;
 use crate::path::system;
 use crate::peer::Verified;
-use crate::verifier::{check_signature, no_tls12, schemes};
+use crate::tls_signatures::tls13_signatures;
 use crate::{Peer, Refusal, Trust, TrustBundle};
 
 /// Requires that one certificate of the chain has the pinned public key, that the chain ends in it, and that the leaf is
@@ -64,7 +63,7 @@ fn trust_of_leaf(leaf: &CertificateDer<'_>, root: CertificateDer<'static>) -> Re
         expected: "a control plane (spiffe://<trust-domain>/agent/server/dc/<dc>)".into(),
         got: id.to_string(),
     })?;
-    let bundle = TrustBundle { trust_domain, roots: vec![root], sequence: 0 };
+    let bundle = TrustBundle::new(trust_domain, vec![root], 0);
     Ok(Trust { bundle, datacenter, revoked: HashSet::new() })
 }
 
@@ -81,25 +80,5 @@ impl ServerCertVerifier for PinnedVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        check_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes()
-    }
+    tls13_signatures!();
 }

@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER_PERMISSIVE;
+use rustls::pki_types::CertificateDer;
 
-use crate::IdentityError;
+use crate::leaf::Leaf;
+use crate::{IdentityError, Refusal};
 
 /// RFC 5280 §4.1.2.2.
 const MAX_BYTES: usize = 20;
@@ -41,6 +43,14 @@ impl Serial {
         Ok(serial)
     }
 
+    /// That of a certificate of an SVID, which nothing has verified.
+    ///
+    /// # Errors
+    /// If the certificate cannot be read, or names no SPIFFE ID.
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, Refusal> {
+        Leaf::parse(certificate).map(|leaf| leaf.serial)
+    }
+
     /// Its big-endian bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
@@ -63,9 +73,10 @@ impl FromStr for Serial {
     type Err = IdentityError;
 
     fn from_str(text: &str) -> Result<Self, IdentityError> {
-        let bytes = HEXLOWER_PERMISSIVE
-            .decode(text.as_bytes())
-            .map_err(|_| IdentityError::Certificate(format!("{text:?} is not a serial number in hexadecimal")))?;
+        let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).map_err(|_| {
+            let shown: String = text.chars().take(80).collect();
+            IdentityError::Certificate(format!("{shown:?} is not a serial number in hexadecimal"))
+        })?;
         Self::from_bytes(&bytes)
     }
 }

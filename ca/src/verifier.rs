@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use postern_names::ServiceName;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::DistinguishedName;
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, PeerIncompatible, SignatureScheme};
 
 use crate::path::system;
 use crate::peer::Verified;
+use crate::tls_signatures::tls13_signatures;
 use crate::{Peer, Refusal, SpiffeId, TrustSource};
 
 /// Who a verifier lets in.
@@ -104,25 +105,6 @@ impl fmt::Debug for SvidVerifier {
     }
 }
 
-/// TLS 1.2 is never spoken; should a configuration ever allow it, nothing is verified.
-pub(crate) fn no_tls12() -> rustls::Error {
-    PeerIncompatible::Tls12NotOffered.into()
-}
-
-/// The signature of a TLS 1.3 handshake (RFC 8446 §4.4.3).
-pub(crate) fn check_signature(
-    message: &[u8],
-    certificate: &CertificateDer<'_>,
-    signature: &DigitallySignedStruct,
-) -> Result<HandshakeSignatureValid, rustls::Error> {
-    let algorithms = &crate::tls::provider().signature_verification_algorithms;
-    rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-}
-
-pub(crate) fn schemes() -> Vec<SignatureScheme> {
-    crate::tls::provider().signature_verification_algorithms.supported_schemes()
-}
-
 impl ServerCertVerifier for SvidVerifier {
     fn verify_server_cert(
         &self,
@@ -135,27 +117,7 @@ impl ServerCertVerifier for SvidVerifier {
         self.judge(leaf, intermediates, now).map(|()| ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        check_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes()
-    }
+    tls13_signatures!();
 }
 
 impl ClientCertVerifier for SvidVerifier {
@@ -176,25 +138,5 @@ impl ClientCertVerifier for SvidVerifier {
         self.judge(leaf, intermediates, now).map(|()| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        check_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        schemes()
-    }
+    tls13_signatures!();
 }

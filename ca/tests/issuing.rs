@@ -173,7 +173,7 @@ fn an_authority_is_the_same_after_export_and_import() {
 fn a_bundle_reads_as_it_was_written() {
     let bundle = Mesh::new().authority.bundle();
     let again = TrustBundle::from_pem(trust_domain(), &bundle.to_pem()).unwrap();
-    assert_eq!((again.roots, bundle.spki_pins().len()), (bundle.roots, 1));
+    assert_eq!((again.roots(), bundle.spki_pins().len()), (bundle.roots(), 1));
     assert!(TrustBundle::from_pem(trust_domain(), "nothing").is_err());
 }
 
@@ -227,7 +227,7 @@ fn a_root_that_is_brought_signs_and_its_key_is_not_kept() {
     let authority = bring(&root.pem(), root.key()).unwrap();
     let mesh = Mesh::of(authority.clone());
     assert!(mesh.judge(mesh.svid("web").chain()).is_ok());
-    assert_eq!(authority.bundle().roots, [root.der().clone()]);
+    assert_eq!(authority.bundle().roots(), [root.der().clone()]);
     let again = Authority::import(authority.export(), &trust_domain(), &datacenter()).unwrap();
     assert!(again.clone().with_brought_key(&root.pem(), &root.key().serialize_pem()).is_ok());
     let other = brought_root(|_| {});

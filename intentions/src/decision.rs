@@ -1,5 +1,6 @@
 //! The decision on one call, and why.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,8 +8,8 @@ use std::time::SystemTime;
 use postern_names::{PortName, ServiceName};
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{Pair, Says, Slot};
-use crate::{Action, DefaultPolicy, Mode, Party, Protocol, RuleSet, timestamp};
+use crate::rules::{PRECEDENCES, Pair, Says, Slot};
+use crate::{Action, DefaultPolicy, Mode, Party, Precedence, Protocol, RuleSet, timestamp};
 
 /// A connection, or one request on it.
 #[derive(Debug, Clone, Copy)]
@@ -181,55 +182,48 @@ impl fmt::Display for Because {
 
 /// The decision on a call at `now`. It allocates nothing.
 pub fn decide(rules: &RuleSet, call: &Call<'_>, now: SystemTime) -> Decision {
-    let matching = rules.matching(call.source, call.destination);
-    let governing = matching.into_iter().enumerate().find_map(|(rank, pair)| Some((rank, pair?.governing(now)?)));
-    match governing {
-        Some((rank, slot)) => {
-            let (source, destination) = sides(rank, call);
-            judge(slot, source, destination, call.protocol)
+    let names = rules.sides(call.source, call.destination);
+    for precedence in PRECEDENCES {
+        if let Some(slot) = rules.get(&names, precedence).and_then(|found| found.governing(now)) {
+            let (source, destination) = sides(precedence, call);
+            return judge(slot, source, destination, call.protocol);
         }
-        None => by_default(rules.default_policy()),
     }
+    by_default(rules.default_policy())
 }
 
-/// The sides of the pair at a place of [`RuleSet::matching`].
-pub(crate) fn sides(rank: usize, call: &Call<'_>) -> (Party, Party) {
+/// The sides of the call's pair with this precedence.
+fn sides(precedence: Precedence, call: &Call<'_>) -> (Party, Party) {
     let source = || Party::Service(call.source.clone());
     let destination = || Party::Service(call.destination.clone());
-    match rank {
-        0 => (source(), destination()),
-        1 => (Party::Any, destination()),
-        2 => (source(), Party::Any),
-        _ => (Party::Any, Party::Any),
+    match precedence {
+        Precedence::ServiceToService => (source(), destination()),
+        Precedence::AnyToService => (Party::Any, destination()),
+        Precedence::ServiceToAny => (source(), Party::Any),
+        Precedence::AnyToAny => (Party::Any, Party::Any),
     }
 }
 
 /// The pairs of the call that something is said of, with their sides, highest precedence first.
-pub(crate) fn candidates<'r>(rules: &'r RuleSet, call: &Call<'_>) -> Vec<(Party, Party, &'r Pair)> {
-    let pairs = rules.matching(call.source, call.destination).into_iter().enumerate();
-    pairs
-        .filter_map(|(rank, pair)| {
-            let (source, destination) = sides(rank, call);
-            Some((source, destination, pair?))
+pub(crate) fn candidates<'r>(rules: &'r RuleSet, call: &Call<'_>) -> Vec<(Party, Party, Cow<'r, Pair>)> {
+    let names = rules.sides(call.source, call.destination);
+    let found = PRECEDENCES.into_iter().filter_map(|precedence| Some((precedence, rules.get(&names, precedence)?)));
+    found
+        .map(|(precedence, found)| {
+            let (source, destination) = sides(precedence, call);
+            (source, destination, found.into_pair())
         })
         .collect()
 }
 
-fn judge(slot: &Slot, source: Party, destination: Party, protocol: Protocol) -> Decision {
+fn judge(slot: Slot<&Arc<str>>, source: Party, destination: Party, protocol: Protocol) -> Decision {
     let revision = slot.revision;
-    match &slot.says {
+    match slot.says {
         Says::NotUnderstood(why) => enforced(Action::Deny, Because::NotUnderstood { source, destination, why: Arc::clone(why) }),
         Says::Action(action, mode) => {
-            let because = Because::Intention {
-                source,
-                destination,
-                revision,
-                action: *action,
-                mode: *mode,
-                temporary_until: slot.until,
-                permission: None,
-            };
-            in_mode(*mode, *action, because)
+            let because =
+                Because::Intention { source, destination, revision, action, mode, temporary_until: slot.until, permission: None };
+            in_mode(mode, action, because)
         }
         Says::Permissions(mode) => {
             let because = match protocol {
@@ -238,7 +232,7 @@ fn judge(slot: &Slot, source: Party, destination: Party, protocol: Protocol) -> 
                     Because::PermissionsNotEnforced { source, destination, revision }
                 }
             };
-            in_mode(*mode, Action::Deny, because)
+            in_mode(mode, Action::Deny, because)
         }
     }
 }

@@ -45,7 +45,7 @@ pub fn explain(rules: &RuleSet, call: &Call<'_>, now: SystemTime) -> Explanation
                 precedence: Precedence::of(&source, &destination).value(),
                 revision: slot.revision,
                 says: says(slot),
-                outcome: outcome(slot, pair, governing, now),
+                outcome: outcome(slot, &pair, governing, now),
             });
         }
         governed |= governing.is_some();

@@ -11,10 +11,12 @@ pub mod file;
 mod form;
 mod intention;
 mod keyed_hash;
+mod names;
 mod party;
 mod permission;
 pub mod plan;
 mod rules;
+mod table;
 mod timestamp;
 mod words;
 

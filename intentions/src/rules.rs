@@ -1,13 +1,18 @@
-//! The compiled rule set: everything that a decision needs, in hash tables.
+//! The compiled rule set: everything that a decision needs, in one table.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use postern_names::ServiceName;
 
-use crate::keyed_hash::KeyedState;
-use crate::{Action, DefaultPolicy, Intention, Mode, PairKey, Party, Rule};
+use crate::keyed_hash::Keys;
+use crate::table::{Filling, Kind, Said, Sides, Table};
+use crate::{Action, DefaultPolicy, Intention, Mode, PairKey, Precedence, Rule};
+
+/// Highest first: `web -> api`, `* -> api`, `web -> *`, `* -> *`.
+pub(crate) const PRECEDENCES: [Precedence; 4] =
+    [Precedence::ServiceToService, Precedence::AnyToService, Precedence::ServiceToAny, Precedence::AnyToAny];
 
 /// One intention as it is stored, with the revision that last changed it.
 #[derive(Debug, Clone)]
@@ -34,48 +39,78 @@ pub enum EntryContent {
 
 /// All intentions that apply somewhere, compiled for [`decide`](crate::decide). It does not change: a new one takes its place.
 ///
-/// A decision takes three hash look-ups: source, destination, and the pair of both. What is said of `web -> *` and
-/// `* -> web` lies with the name `web`.
+/// A pair with an intention of its own is decided by one look-up, any other by one more for each shape of wildcard that
+/// occurs: `* -> api`, `web -> *`, `* -> *`.
 #[derive(Debug)]
 pub struct RuleSet {
     default: DefaultPolicy,
-    names: HashMap<ServiceName, Name, KeyedState>,
-    pairs: HashMap<u64, Pair, KeyedState>,
-    any_to_any: Pair,
+    table: Table,
+    /// Pairs that say more than fits the table.
+    pairs: Vec<Pair>,
     /// When temporary intentions end, in order.
     expiries: Vec<SystemTime>,
     entries: usize,
 }
 
-/// What is known of a service by its name alone.
-#[derive(Debug)]
-struct Name {
-    /// Stands for the name in the key of a pair.
-    id: u32,
-    to_any: Option<Box<Pair>>,
-    from_any: Option<Box<Pair>>,
-}
-
 /// The two places of a pair.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Pair {
     pub(crate) permanent: Option<Slot>,
     pub(crate) temporary: Option<Box<Slot>>,
 }
 
-/// One stored intention of a pair.
-#[derive(Debug)]
-pub(crate) struct Slot {
+/// One stored intention of a pair; `Why` is borrowed while a call is judged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Slot<Why = Arc<str>> {
     pub(crate) revision: u64,
     pub(crate) until: Option<SystemTime>,
-    pub(crate) says: Says,
+    pub(crate) says: Says<Why>,
 }
 
-#[derive(Debug)]
-pub(crate) enum Says {
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Says<Why = Arc<str>> {
     Action(Action, Mode),
     Permissions(Mode),
-    NotUnderstood(Arc<str>),
+    NotUnderstood(Why),
+}
+
+/// What was found for a pair.
+#[derive(Clone, Copy)]
+pub(crate) enum Found<'r> {
+    /// One permanent intention.
+    Permanent(Slot<&'r Arc<str>>),
+    /// Anything else.
+    Pair(&'r Pair),
+}
+
+impl<'r> Found<'r> {
+    /// The pair's intention that governs, if any does.
+    #[inline]
+    pub(crate) fn governing(self, now: SystemTime) -> Option<Slot<&'r Arc<str>>> {
+        match self {
+            Self::Permanent(slot) => Some(slot),
+            Self::Pair(pair) => pair.governing(now).map(Slot::borrowed),
+        }
+    }
+
+    /// Both places.
+    pub(crate) fn into_pair(self) -> Cow<'r, Pair> {
+        match self {
+            Self::Permanent(slot) => Cow::Owned(Pair { permanent: Some(slot.owned()), temporary: None }),
+            Self::Pair(pair) => Cow::Borrowed(pair),
+        }
+    }
+}
+
+impl Slot<&Arc<str>> {
+    fn owned(self) -> Slot {
+        let says = match self.says {
+            Says::Action(action, mode) => Says::Action(action, mode),
+            Says::Permissions(mode) => Says::Permissions(mode),
+            Says::NotUnderstood(why) => Says::NotUnderstood(Arc::clone(why)),
+        };
+        Slot { revision: self.revision, until: self.until, says }
+    }
 }
 
 impl Slot {
@@ -87,6 +122,30 @@ impl Slot {
             (Ok(()), Rule::Permissions { .. }) => Says::Permissions(intention.mode),
         };
         Self { revision, until: intention.expires_at, says }
+    }
+
+    fn borrowed(&self) -> Slot<&Arc<str>> {
+        let says = match &self.says {
+            Says::Action(action, mode) => Says::Action(*action, *mode),
+            Says::Permissions(mode) => Says::Permissions(*mode),
+            Says::NotUnderstood(why) => Says::NotUnderstood(why),
+        };
+        Slot { revision: self.revision, until: self.until, says }
+    }
+
+    /// What the table says for this one alone in its pair, if that fits.
+    fn said(&self) -> Option<Said> {
+        let kind = match self.says {
+            Says::Action(Action::Allow, Mode::Enforce) => Kind::Allow,
+            Says::Action(Action::Deny, Mode::Enforce) => Kind::Deny,
+            Says::Action(Action::Allow, Mode::Audit) => Kind::AllowAudit,
+            Says::Action(Action::Deny, Mode::Audit) => Kind::DenyAudit,
+            Says::Permissions(Mode::Enforce) => Kind::Permissions,
+            Says::Permissions(Mode::Audit) => Kind::PermissionsAudit,
+            Says::NotUnderstood(_) => return None,
+        };
+        let fits = self.until.is_none() && self.revision <= Said::MOST;
+        fits.then_some(Said { kind, number: self.revision })
     }
 
     pub(crate) fn is_understood(&self) -> bool {
@@ -135,35 +194,38 @@ impl RuleSet {
     /// Compiles entries in any order. Where two claim the same place, one that is not understood stays, else the one
     /// with the higher revision. An intention that is not valid counts as not understood.
     pub fn compile(default: DefaultPolicy, entries: impl IntoIterator<Item = Entry>) -> Self {
+        Self::compile_with(Keys::random(), default, entries)
+    }
+
+    /// As [`RuleSet::compile`], with the same hash keys each time, so that instructions can be counted. Never for rules
+    /// that judge anybody: whoever knows the keys can prepare names that collide.
+    #[doc(hidden)]
+    pub fn compile_with_known_keys(default: DefaultPolicy, entries: impl IntoIterator<Item = Entry>) -> Self {
+        Self::compile_with(Keys::known(), default, entries)
+    }
+
+    fn compile_with(keys: Keys, default: DefaultPolicy, entries: impl IntoIterator<Item = Entry>) -> Self {
         let entries = entries.into_iter();
-        let mut rules = Self {
-            default,
-            names: HashMap::with_hasher(KeyedState::random()),
-            pairs: HashMap::with_capacity_and_hasher(entries.size_hint().0, KeyedState::random()),
-            any_to_any: Pair::default(),
-            expiries: Vec::new(),
-            entries: 0,
-        };
+        let mut filling = Filling::with_room_for(entries.size_hint().0, keys);
+        let (mut pairs, mut expiries, mut count) = (Vec::new(), Vec::new(), 0);
         for Entry { revision, content } in entries {
-            rules.entries += 1;
+            count += 1;
             match content {
                 EntryContent::Understood(intention) => {
-                    rules.expiries.extend(intention.expires_at);
+                    expiries.extend(intention.expires_at);
                     let slot = Slot::of(&intention, revision);
-                    rules.pair_mut(&intention.source, &intention.destination).put(slot, intention.is_temporary());
+                    let is_temporary = intention.is_temporary();
+                    filling.change(&intention.source, &intention.destination, |said| put(&mut pairs, said, slot, is_temporary));
                 }
                 EntryContent::NotUnderstood { key, why } => {
                     let slot = Slot { revision, until: None, says: Says::NotUnderstood(why) };
-                    rules.pair_mut(&key.source, &key.destination).put(slot, key.temporary);
+                    filling.change(&key.source, &key.destination, |said| put(&mut pairs, said, slot, key.temporary));
                 }
             }
         }
-        rules.expiries.sort_unstable();
-        rules.expiries.dedup();
-        if rules.pairs.capacity() / 4 > rules.pairs.len() {
-            rules.pairs.shrink_to_fit();
-        }
-        rules
+        expiries.sort_unstable();
+        expiries.dedup();
+        Self { default, table: filling.finish(), pairs, expiries, entries: count }
     }
 
     /// Denies every call: what a sidecar starts with.
@@ -192,48 +254,48 @@ impl RuleSet {
         self.expiries.get(ended).copied()
     }
 
-    /// What is said of the call's pairs, highest precedence first: `web -> api`, `* -> api`, `web -> *`, `* -> *`.
-    pub(crate) fn matching(&self, source: &ServiceName, destination: &ServiceName) -> [Option<&Pair>; 4] {
-        let source = self.names.get(source);
-        let destination = self.names.get(destination);
-        let exact = match (source, destination) {
-            (Some(source), Some(destination)) => self.pairs.get(&pair_id(source.id, destination.id)),
-            _ => None,
-        };
-        [
-            exact,
-            destination.and_then(|name| name.from_any.as_deref()),
-            source.and_then(|name| name.to_any.as_deref()),
-            Some(&self.any_to_any),
-        ]
+    /// The names of a call, ready to be looked up.
+    #[inline]
+    pub(crate) fn sides<'a>(&self, source: &'a ServiceName, destination: &'a ServiceName) -> Sides<'a> {
+        self.table.sides(source, destination)
     }
 
-    fn pair_mut(&mut self, source: &Party, destination: &Party) -> &mut Pair {
-        match (source, destination) {
-            (Party::Any, Party::Any) => &mut self.any_to_any,
-            (Party::Service(source), Party::Any) => self.name_mut(source).to_any.get_or_insert_default(),
-            (Party::Any, Party::Service(destination)) => self.name_mut(destination).from_any.get_or_insert_default(),
-            (Party::Service(source), Party::Service(destination)) => {
-                let id = pair_id(self.id_of(source), self.id_of(destination));
-                self.pairs.entry(id).or_default()
-            }
-        }
-    }
-
-    fn name_mut(&mut self, name: &ServiceName) -> &mut Name {
-        // Every name takes far more than a byte, so their number is below 2³².
-        let id = self.names.len() as u32;
-        self.names.entry(name.clone()).or_insert(Name { id, to_any: None, from_any: None })
-    }
-
-    fn id_of(&mut self, name: &ServiceName) -> u32 {
-        match self.names.get(name) {
-            Some(known) => known.id,
-            None => self.name_mut(name).id,
-        }
+    /// What is said of the call's pair with this precedence.
+    #[inline]
+    pub(crate) fn get(&self, sides: &Sides<'_>, precedence: Precedence) -> Option<Found<'_>> {
+        found(&self.pairs, self.table.get(sides, precedence)?)
     }
 }
 
-fn pair_id(source: u32, destination: u32) -> u64 {
-    (u64::from(source) << 32) | u64::from(destination)
+/// What the table says means. Nothing for a free place, and there is no place that names a pair that is not there.
+#[inline]
+fn found(pairs: &[Pair], said: Said) -> Option<Found<'_>> {
+    let says = match said.kind {
+        Kind::Free => return None,
+        Kind::Allow => Says::Action(Action::Allow, Mode::Enforce),
+        Kind::Deny => Says::Action(Action::Deny, Mode::Enforce),
+        Kind::AllowAudit => Says::Action(Action::Allow, Mode::Audit),
+        Kind::DenyAudit => Says::Action(Action::Deny, Mode::Audit),
+        Kind::Permissions => Says::Permissions(Mode::Enforce),
+        Kind::PermissionsAudit => Says::Permissions(Mode::Audit),
+        Kind::Elsewhere => return pairs.get(said.number as usize).map(Found::Pair),
+    };
+    Some(Found::Permanent(Slot { revision: said.number, until: None, says }))
+}
+
+/// Adds a slot to what is said of its pair; tells what to say now.
+fn put(pairs: &mut Vec<Pair>, said: Option<Said>, slot: Slot, is_temporary: bool) -> Said {
+    if let (None, false, Some(alone)) = (said, is_temporary, slot.said()) {
+        return alone;
+    }
+    if let Some(Said { kind: Kind::Elsewhere, number }) = said
+        && let Some(pair) = pairs.get_mut(number as usize)
+    {
+        pair.put(slot, is_temporary);
+        return Said { kind: Kind::Elsewhere, number };
+    }
+    let mut pair = said.and_then(|said| found(pairs, said)).map_or_else(Pair::default, |found| found.into_pair().into_owned());
+    pair.put(slot, is_temporary);
+    pairs.push(pair);
+    Said { kind: Kind::Elsewhere, number: pairs.len() as u64 - 1 }
 }

@@ -5,10 +5,12 @@
 
 mod address;
 mod label;
+mod setting;
 mod trust_domain;
 
 pub use address::Address;
 pub use label::{Datacenter, InstanceId, PortName, ServiceName};
+pub use setting::SettingError;
 pub use trust_domain::TrustDomain;
 
 /// Why a name was refused: what it is, what was given, and what is expected.

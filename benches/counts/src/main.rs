@@ -1,0 +1,45 @@
+//! `counts SUBJECT TIMES` runs a hot path TIMES times and does nothing else that depends on TIMES. `benches/counts/run`
+//! runs it twice under valgrind: the difference is what the path costs, in instructions.
+
+mod decide;
+
+use std::process::ExitCode;
+
+/// Runs a path a number of times.
+type Run = fn(u32);
+
+/// What can be counted.
+const SUBJECTS: [(&str, Run); 6] = [
+    ("decide/10/pair", |times| decide::pair(10, times)),
+    ("decide/1000/pair", |times| decide::pair(1_000, times)),
+    ("decide/1000/wildcard", |times| decide::wildcard(1_000, times)),
+    ("decide/1000/default", |times| decide::nothing(1_000, times)),
+    ("decide/1000/temporary", |times| decide::temporary(1_000, times)),
+    ("compile/1000", |times| decide::compile(1_000, times)),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--list"] => {
+            SUBJECTS.iter().for_each(|(name, _)| println!("{name}"));
+            ExitCode::SUCCESS
+        }
+        [name, times] => {
+            let subject = SUBJECTS.iter().find(|(known, _)| *known == name);
+            match (subject, times.parse()) {
+                (Some((_, run)), Ok(times)) => {
+                    run(times);
+                    ExitCode::SUCCESS
+                }
+                _ => usage(),
+            }
+        }
+        _ => usage(),
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: counts SUBJECT TIMES, or counts --list");
+    ExitCode::FAILURE
+}

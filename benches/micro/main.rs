@@ -1,0 +1,16 @@
+//! The parts that every connection pays for, each alone: `cargo bench --bench micro`, or `cargo bench --bench micro -- decide`
+//! for one of them.
+
+mod authority;
+mod compile;
+mod decide;
+mod handshake;
+mod metrics;
+mod rules;
+mod snapshot;
+mod verification;
+
+use criterion::{criterion_group, criterion_main};
+
+criterion_group!(micro, decide::bench, compile::bench, handshake::bench, verification::bench, snapshot::bench, metrics::bench);
+criterion_main!(micro);
