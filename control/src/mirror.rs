@@ -3,7 +3,11 @@
 //! Whoever must not miss a change registers as an [`Observer`]: it is called while the view is still locked, so what it
 //! marks and what a reader of the view sees are always of the same revision. Everyone else subscribes and, when it
 //! lagged, reads all again.
+//!
+//! A change set (`records::change_set`) is one change in one revision here, however many chunks it was written in: the
+//! chunks that come before it are kept and heeded by nobody, and moving them afterwards changes nothing.
 
+mod change_sets;
 mod view;
 
 use std::sync::Arc;
@@ -15,6 +19,7 @@ use postern_names::ServiceName;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
+pub use self::change_sets::{ChangeSets, SetInForce, StagedChunk};
 pub use self::view::View;
 use crate::records::RecordKey;
 use crate::store::{Batch, Store, StoreError};

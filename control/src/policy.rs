@@ -1,20 +1,29 @@
 //! Changes of intentions and of the default policy: each is one transaction with its audit entry.
 //!
+//! An apply that is larger than a transaction is a change set (`policy::staging`): one revision all the same.
+//!
 //! Every change also puts the key [`MARKER`], and compares it: so two changes never miss each other, deletions included,
 //! and the revision of that key is the one that `expected_revision` is held against.
 
+mod apply;
 mod notes;
+mod staging;
+#[cfg(test)]
+mod tests;
+mod understanding;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use postern_api::http::{Applied, ApplyRequest, DefaultRequest, SetRequest, SetVerb, Written};
+use parking_lot::Mutex;
+use postern_api::http::{DefaultRequest, SetRequest, SetVerb, Written};
 use postern_intentions::file::IntentionFile;
-use postern_intentions::plan::{self, Plan};
 use postern_intentions::{Action, DefaultPolicy, Intention, IntentionError, Mode, PairKey, Party, Rule};
 use serde_json::json;
+use tokio::task::JoinHandle;
 
+use self::staging::Staging;
 use crate::audit::AuditEntry;
 use crate::mirror::{Mirror, View};
 use crate::push::Sidecars;
@@ -25,8 +34,8 @@ use crate::store::{Compare, Op, Store, StoreError, Txn};
 const MARKER: &[u8] = b"policy/changed";
 /// How often a change is tried again after another one came between.
 const TRIES: usize = 16;
-/// Changes of one apply: a transaction has 128 operations, and some are ours.
-pub const MAX_CHANGES: usize = 120;
+/// Changes of one transaction: it has 128 operations, and some are ours.
+const MAX_CHANGES: usize = 120;
 /// The longest that a temporary intention lasts.
 const MAX_TEMPORARY: Duration = Duration::from_secs(366 * 24 * 3600);
 /// No caller waits longer for the sidecars.
@@ -68,12 +77,6 @@ pub enum PolicyError {
         /// The last change.
         stored: u64,
     },
-    /// More changes than one transaction takes.
-    #[error("{changes} changes at once; at most {MAX_CHANGES} fit into one transaction")]
-    TooMany {
-        /// How many there would be.
-        changes: usize,
-    },
     /// Other changes came between too often.
     #[error("other changes of intentions came between {TRIES} times")]
     Contended,
@@ -90,10 +93,15 @@ pub struct Policy {
     store: Arc<dyn Store>,
     mirror: Arc<Mirror>,
     sidecars: Arc<Sidecars>,
+    staging: Staging,
+    /// Moves the change set in force to the keys of its intentions.
+    mover: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What one change would write; nothing where the store says so already.
 struct Draft {
+    /// What must hold beside that nothing changed.
+    compares: Vec<Compare>,
     ops: Vec<Op>,
     audit: AuditEntry,
 }
@@ -104,10 +112,19 @@ struct Committed {
     at: SystemTime,
 }
 
+impl Drop for Policy {
+    fn drop(&mut self) {
+        if let Some(mover) = self.mover.lock().take() {
+            mover.abort();
+        }
+    }
+}
+
 impl Policy {
     /// Changes go into `store` and are seen in `mirror`.
     pub fn new(store: Arc<dyn Store>, mirror: Arc<Mirror>, sidecars: Arc<Sidecars>) -> Self {
-        Self { store, mirror, sidecars }
+        let staging = Staging::new(Arc::clone(&store), Arc::clone(&mirror));
+        Self { store, mirror, sidecars, staging, mover: Mutex::new(None) }
     }
 
     /// Sets the permanent intention of a pair, or with `expires_in_s` the temporary one.
@@ -124,7 +141,11 @@ impl Policy {
         let expires_at = expiry(request.expires_in_s, SystemTime::now())?;
         let key = PairKey { source: source.clone(), destination: destination.clone(), temporary: expires_at.is_some() };
         for _ in 0..TRIES {
+            self.staging.move_pair(&key).await?;
             let marker = self.current_marker().await?;
+            if self.staging.holds(&key) {
+                continue;
+            }
             let (stored, wanted, notes) = self.mirror.read(|view| {
                 let wanted = intention_for(view, &source, &destination, request.verb, expires_at);
                 let stored = view.intentions.get(&key).cloned();
@@ -143,9 +164,11 @@ impl Policy {
                 created_at: SystemTime::now(),
                 created_by: author.who.clone(),
                 reason: request.reason.clone(),
+                changed_in: None,
             };
             let details = json!({ "pair": wanted.pair(), "before": stored.map(|(record, _)| record.intention), "after": wanted });
             let draft = Draft {
+                compares: Vec::new(),
                 ops: vec![Op::put(records::intention_key(&key), records::encode(&record)?)],
                 audit: entry(author, "intention.set", details, request.reason.clone()),
             };
@@ -168,7 +191,11 @@ impl Policy {
         author: &Author,
     ) -> Result<Written, PolicyError> {
         for _ in 0..TRIES {
+            self.staging.move_pair(&key).await?;
             let marker = self.current_marker().await?;
+            if self.staging.holds(&key) {
+                continue;
+            }
             let found = self.mirror.read(|view| {
                 let exists = view.intentions.contains_key(&key) || view.not_understood.contains_key(&key);
                 exists.then(|| view.intentions.get(&key).map(|(record, _)| record.intention.clone()))
@@ -176,6 +203,7 @@ impl Policy {
             let Some(before) = found else { return Err(not_found(&key)) };
             let details = json!({ "pair": pair(&key), "temporary": key.temporary, "before": before });
             let draft = Draft {
+                compares: Vec::new(),
                 ops: vec![Op::delete(records::intention_key(&key))],
                 audit: entry(author, "intention.delete", details, reason.clone()),
             };
@@ -202,6 +230,7 @@ impl Policy {
             }
             let details = json!({ "before": before, "after": request.policy });
             let draft = Draft {
+                compares: Vec::new(),
                 ops: vec![default_op(request.policy)?],
                 audit: entry(author, "default.set", details, request.reason.clone()),
             };
@@ -212,45 +241,14 @@ impl Policy {
         Err(PolicyError::Contended)
     }
 
-    /// Makes the store equal to the request, or says what would change.
-    ///
-    /// # Errors
-    /// [`PolicyError`].
-    pub async fn apply(&self, request: ApplyRequest, author: &Author) -> Result<Applied, PolicyError> {
-        check_wanted(&request)?;
-        let wanted = IntentionFile { default: request.default, intentions: request.intentions.clone() };
-        for _ in 0..TRIES {
-            let marker = self.current_marker().await?;
-            if let Some(expected) = request.expected_revision
-                && marker > expected
-            {
-                return Err(PolicyError::Stale { expected, stored: marker });
-            }
-            let (plan, base_revision, notes) = self.mirror.read(|view| {
-                let plan = plan::difference(&permanent(view), &wanted, request.merge);
-                let notes = notes::of_plan(view, &plan, SystemTime::now());
-                (plan, view.revision, notes)
-            });
-            let unreadable = self.mirror.read(|view| unreadable_to_remove(view, &request));
-            let applied = |written| applied(&plan, base_revision, written);
-            if request.dry_run || (plan.is_empty() && unreadable.is_empty()) {
-                return Ok(applied(None));
-            }
-            let draft = self.draft_of(&plan, &unreadable, &request, author)?;
-            if let Some(committed) = self.commit(marker, draft).await? {
-                let concerned = destinations_of(&plan, &unreadable);
-                let written = self.written(committed, true, None, notes, &concerned, request.wait_ms).await;
-                return Ok(applied(Some(written)));
-            }
-        }
-        Err(PolicyError::Contended)
-    }
-
-    /// Deletes temporary intentions that have ended; gives how many.
+    /// Deletes temporary intentions that have ended; gives how many. Also finishes what a crash interrupted: moves the
+    /// change set in force, and deletes those that nothing came of.
     ///
     /// # Errors
     /// [`PolicyError::Store`].
     pub async fn sweep(&self, now: SystemTime) -> Result<usize, PolicyError> {
+        self.staging.clear().await?;
+        self.staging.move_all().await?;
         let marker = self.current_marker().await?;
         let ended: Vec<PairKey> = self.mirror.read(|view| {
             let ended = view
@@ -265,6 +263,7 @@ impl Policy {
         let author = Author { who: "control-plane".into(), from: "local".into() };
         let pairs: Vec<String> = ended.iter().map(pair).collect();
         let draft = Draft {
+            compares: Vec::new(),
             ops: ended.iter().map(|key| Op::delete(records::intention_key(key))).collect(),
             audit: entry(&author, "intention.expire", json!({ "pairs": pairs }), None),
         };
@@ -281,6 +280,7 @@ impl Policy {
     /// `None`: another change came between.
     async fn commit(&self, marker: u64, draft: Draft) -> Result<Option<Committed>, PolicyError> {
         let mut txn = Txn::new().when(Compare::unchanged(MARKER, marker)).then(Op::put(MARKER, Bytes::new()));
+        txn.compares.extend(draft.compares);
         txn.then.extend(draft.ops);
         txn.then.push(draft.audit.op());
         let result = self.store.txn(txn).await?;
@@ -303,37 +303,6 @@ impl Policy {
             _ => Some(self.sidecars.wait_in_force(committed.revision, destinations, wait).await),
         };
         Written { revision: committed.revision, changed, committed_at_us: micros(committed.at), intention, notes, in_force }
-    }
-
-    fn draft_of(
-        &self,
-        plan: &Plan,
-        unreadable: &[PairKey],
-        request: &ApplyRequest,
-        author: &Author,
-    ) -> Result<Draft, PolicyError> {
-        let changes = plan.added.len() + plan.changed.len() + plan.removed.len() + unreadable.len();
-        if changes > MAX_CHANGES {
-            return Err(PolicyError::TooMany { changes });
-        }
-        let now = SystemTime::now();
-        let mut ops = Vec::with_capacity(changes + 1);
-        for intention in plan.added.iter().chain(plan.changed.iter().map(|(_, after)| after)) {
-            let record = IntentionRecord {
-                intention: intention.clone(),
-                created_at: now,
-                created_by: author.who.clone(),
-                reason: request.reason.clone(),
-            };
-            ops.push(Op::put(records::intention_key(&intention.key()), records::encode(&record)?));
-        }
-        let gone = plan.removed.iter().map(Intention::key).chain(unreadable.iter().cloned());
-        ops.extend(gone.map(|key| Op::delete(records::intention_key(&key))));
-        if let Some((_, policy)) = plan.default {
-            ops.push(default_op(policy)?);
-        }
-        let details = json!({ "added": plan.added, "changed": plan.changed, "removed": plan.removed, "default": plan.default });
-        Ok(Draft { ops, audit: entry(author, "intention.apply", details, request.reason.clone()) })
     }
 }
 
@@ -380,56 +349,10 @@ fn intention_for(view: &View, source: &Party, destination: &Party, verb: SetVerb
     }
 }
 
-fn check_wanted(request: &ApplyRequest) -> Result<(), PolicyError> {
-    let mut pairs = std::collections::BTreeSet::new();
-    for intention in &request.intentions {
-        intention.validate()?;
-        if intention.is_temporary() {
-            let pair = intention.pair();
-            return Err(PolicyError::Invalid(format!("{pair} has expires_at; an apply holds permanent intentions only")));
-        }
-        if !pairs.insert(intention.key()) {
-            return Err(PolicyError::Invalid(format!("{} is there twice; a pair has one permanent intention", intention.pair())));
-        }
-    }
-    Ok(())
-}
-
 /// The permanent intentions and the default, as a file would say them.
 pub fn permanent(view: &View) -> IntentionFile {
     let intentions = view.intentions.iter().filter(|(key, _)| !key.temporary).map(|(_, (record, _))| record.intention.clone());
     IntentionFile { default: Some(view.default.0), intentions: intentions.collect() }
-}
-
-/// Permanent intentions that cannot be read and that the apply takes out. Those that it sets anew are simply replaced.
-fn unreadable_to_remove(view: &View, request: &ApplyRequest) -> Vec<PairKey> {
-    if request.merge {
-        return Vec::new();
-    }
-    let wanted: std::collections::BTreeSet<PairKey> = request.intentions.iter().map(Intention::key).collect();
-    view.not_understood.keys().filter(|key| !key.temporary && !wanted.contains(key)).cloned().collect()
-}
-
-fn destinations_of(plan: &Plan, unreadable: &[PairKey]) -> Vec<Party> {
-    if plan.default.is_some() {
-        return vec![Party::Any];
-    }
-    let changed = plan.added.iter().chain(plan.changed.iter().map(|(_, after)| after)).chain(&plan.removed);
-    let all = changed.map(|intention| intention.destination.clone()).chain(unreadable.iter().map(|key| key.destination.clone()));
-    let distinct: std::collections::BTreeSet<Party> = all.collect();
-    distinct.into_iter().collect()
-}
-
-fn applied(plan: &Plan, base_revision: u64, written: Option<Written>) -> Applied {
-    Applied {
-        added: plan.added.clone(),
-        changed: plan.changed.clone(),
-        removed: plan.removed.clone(),
-        default: plan.default,
-        base_revision,
-        not_understood_by: Vec::new(),
-        written,
-    }
 }
 
 fn not_found(key: &PairKey) -> PolicyError {

@@ -11,7 +11,10 @@
 //! | `revoked/SERIAL` | [`RevokedRecord`] |
 //! | `instance/ID` | [`InstanceRecord`] |
 //! | `service/NAME` | [`ServiceRecord`] |
+//! | `change-set`, `change-set/ID/…` | [`change_set`]: a change that is larger than a transaction |
 //! | `authority/…`, `audit/…` | not mirrored: the sealed keys, and audit entries on their way to the log |
+
+pub mod change_set;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -61,6 +64,9 @@ pub struct IntentionRecord {
     /// In the words of who set it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The revision that made it true, where a later one only moved it out of a change set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_in: Option<u64>,
 }
 
 /// An enrolment token; its key is the SHA-256 of its secret, which is nowhere stored.

@@ -28,7 +28,7 @@ fn intention(source: &str, destination: &str, action: Action) -> IntentionRecord
         description: String::new(),
         meta: Default::default(),
     };
-    IntentionRecord { intention, created_at: SystemTime::UNIX_EPOCH, created_by: "uid:0".into(), reason: None }
+    IntentionRecord { intention, created_at: SystemTime::UNIX_EPOCH, created_by: "uid:0".into(), reason: None, changed_in: None }
 }
 
 fn put(record: &IntentionRecord) -> Op {

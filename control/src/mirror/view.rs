@@ -10,7 +10,9 @@ use postern_intentions::{DefaultPolicy, Entry, EntryContent, PairKey, Party, Pro
 use postern_names::{InstanceId, ServiceName};
 use serde::de::DeserializeOwned;
 
+use super::change_sets::ChangeSets;
 use super::{Change, MirrorError};
+use crate::records::change_set::{ChangeSetKey, POINTER};
 use crate::records::{
     self, ClusterRecord, DefaultRecord, InstanceRecord, IntentionRecord, IssuanceRecord, LineageRecord, RecordKey, RevokedRecord,
     ServiceRecord, TokenRecord,
@@ -42,6 +44,8 @@ pub struct View {
     pub instances: BTreeMap<InstanceId, (InstanceRecord, u64)>,
     /// Settings of services.
     pub services: BTreeMap<ServiceName, ServiceRecord>,
+    /// Changes that are larger than a transaction.
+    pub change_sets: ChangeSets,
     by_destination: HashMap<Party, BTreeSet<PairKey>>,
     by_service: HashMap<ServiceName, BTreeSet<InstanceId>>,
     service_revisions: HashMap<ServiceName, u64>,
@@ -63,6 +67,7 @@ impl View {
             revoked: BTreeMap::new(),
             instances: BTreeMap::new(),
             services: BTreeMap::new(),
+            change_sets: ChangeSets::default(),
             by_destination: HashMap::new(),
             by_service: HashMap::new(),
             service_revisions: HashMap::new(),
@@ -147,8 +152,12 @@ impl View {
         let cluster = cluster_among(&records)?;
         let mut view = Self::empty(cluster);
         let mut change = Change::default();
-        for (key, value, mod_revision) in records {
-            view.put(key, Some(value), mod_revision, &mut change);
+        for (key, value, mod_revision) in &records {
+            view.put(key, Some(value), *mod_revision, &mut change);
+        }
+        // Last: the set is read when it is named, and says what is true where it was not moved yet.
+        for (_, value, mod_revision) in records.iter().filter(|(key, ..)| *key == POINTER) {
+            view.point(Some(value), *mod_revision, &mut change);
         }
         view.revision = revision;
         Ok(view)
@@ -160,11 +169,25 @@ impl View {
         for event in &batch.events {
             self.put(&event.key, event.value.as_deref(), event.mod_revision, &mut change);
         }
+        for event in batch.events.iter().filter(|event| event.key == POINTER) {
+            self.point(event.value.as_deref(), event.mod_revision, &mut change);
+        }
         self.revision = batch.revision;
         change
     }
 
+    /// The pointer names a change set: all that it says is true in this one revision.
+    fn point(&mut self, value: Option<&[u8]>, revision: u64, change: &mut Change) {
+        let Some(record) = readable(POINTER, value) else { return self.change_sets.point_at_nothing() };
+        for staged in self.change_sets.point_at(record, revision) {
+            self.put(&staged.key, staged.value.as_deref(), revision, change);
+        }
+    }
+
     fn put(&mut self, key: &[u8], value: Option<&[u8]>, revision: u64, change: &mut Change) {
+        if let Some(key) = ChangeSetKey::parse(key) {
+            return self.change_sets.put(key, value, revision);
+        }
         let Ok(parsed) = RecordKey::try_from(key) else { return };
         match &parsed {
             RecordKey::Cluster => {
@@ -178,7 +201,11 @@ impl View {
                 self.default = (policy, revision);
                 *self.rules.get_mut() = None;
             }
-            RecordKey::Intention(pair) => self.put_intention(pair, key, value, revision),
+            RecordKey::Intention(pair) => {
+                if !self.put_intention(pair, key, value, revision) {
+                    return;
+                }
+            }
             RecordKey::Token(hash) => set(&mut self.tokens, hash, readable(key, value)),
             RecordKey::Issuance(serial) => set(&mut self.issuances, serial, readable(key, value)),
             RecordKey::Lineage(id) => set(&mut self.lineages, id, readable(key, value)),
@@ -209,27 +236,37 @@ impl View {
         }
     }
 
-    fn put_intention(&mut self, pair: &PairKey, key: &[u8], value: Option<&[u8]>, revision: u64) {
-        *self.rules.get_mut() = None;
-        self.intentions.remove(pair);
-        self.not_understood.remove(pair);
+    /// Whether it says something else than before: moving a record out of a change set does not.
+    fn put_intention(&mut self, pair: &PairKey, key: &[u8], value: Option<&[u8]>, revision: u64) -> bool {
+        let before = (self.intentions.remove(pair), self.not_understood.remove(pair));
         let Some(value) = value else {
             take_from_index(&mut self.by_destination, &pair.destination, pair);
-            return;
+            *self.rules.get_mut() = None;
+            return before != (None, None);
         };
         self.by_destination.entry(pair.destination.clone()).or_default().insert(pair.clone());
-        match records::decode::<IntentionRecord>(key, value) {
-            Ok(record) if record.intention.key() == *pair => {
-                self.intentions.insert(pair.clone(), (record, revision));
+        let after = match records::decode::<IntentionRecord>(key, value) {
+            Ok(mut record) if record.intention.key() == *pair => {
+                let changed_in = record.changed_in.take().unwrap_or(revision).min(revision);
+                (Some((record, changed_in)), None)
             }
-            Ok(_) => {
-                self.not_understood.insert(pair.clone(), ("its record is of another pair".to_owned(), revision));
-            }
+            Ok(_) => (None, Some(("its record is of another pair".to_owned(), revision))),
             Err(error) => {
                 tracing::error!(%error, "the intention denies its pair until it can be read");
-                self.not_understood.insert(pair.clone(), (error.why, revision));
+                (None, Some((error.why, revision)))
             }
+        };
+        let is_changed = before != after;
+        if let Some(entry) = after.0 {
+            self.intentions.insert(pair.clone(), entry);
         }
+        if let Some(entry) = after.1 {
+            self.not_understood.insert(pair.clone(), entry);
+        }
+        if is_changed {
+            *self.rules.get_mut() = None;
+        }
+        is_changed
     }
 }
 

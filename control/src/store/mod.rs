@@ -69,4 +69,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The revision of the last durable change.
     fn revision(&self) -> u64;
+
+    /// Why no change is taken at the moment, if none is. Each change tries again.
+    fn failing(&self) -> Option<StoreError> {
+        None
+    }
 }

@@ -248,6 +248,8 @@ pub struct StoreSettings {
     pub retention: Retention,
     /// How often is looked for history that need not be kept.
     pub compact_every: Duration,
+    /// After an error of the disk: how long changes are refused before one of them opens the store again.
+    pub reopen_after: Duration,
     /// Memory for pages of the file, in bytes.
     pub cache_bytes: usize,
     /// The clock that leases end by.
@@ -259,6 +261,7 @@ impl Default for StoreSettings {
         Self {
             retention: Retention::default(),
             compact_every: Duration::from_secs(60),
+            reopen_after: Duration::from_secs(1),
             cache_bytes: 64 << 20,
             clock: Clock::default(),
         }

@@ -22,6 +22,11 @@ use crate::terminal;
 /// The largest file of intentions (security.md, Limits).
 const FILE_LIMIT: u64 = 32 << 20;
 
+/// From so many intentions on, an apply takes long enough to say that it goes on.
+const LARGE: usize = 2000;
+/// How much longer the answer to a large file may take.
+const LARGE_PATIENCE: Duration = Duration::from_secs(120);
+
 /// What `apply` was asked.
 pub struct Apply {
     /// The file.
@@ -103,8 +108,27 @@ fn request(file: IntentionFile, merge: bool) -> ApplyRequest {
     }
 }
 
+/// A large file takes a while: a spinner says so where somebody looks.
 async fn send(client: &mut Client, request: &ApplyRequest, wait: Duration) -> Result<Applied, Failure> {
-    client.call(Method::PUT, "/v1/intentions", Some(request), wait).await
+    let count = request.intentions.len();
+    if count < LARGE {
+        return client.call(Method::PUT, "/v1/intentions", Some(request), wait).await;
+    }
+    let verb = if request.dry_run { "comparing" } else { "applying" };
+    let spinner = indicatif::ProgressBar::new_spinner().with_message(format!("{verb} {count} intentions"));
+    if spinner.is_hidden() {
+        terminal::note(&format!("{verb} {count} intentions"));
+    } else {
+        spinner.set_style(
+            indicatif::ProgressStyle::default_spinner()
+                .template("{spinner} {msg} ({elapsed})")
+                .unwrap_or_else(|_| indicatif::ProgressStyle::default_spinner()),
+        );
+        spinner.enable_steady_tick(Duration::from_millis(120));
+    }
+    let answer = client.call(Method::PUT, "/v1/intentions", Some(request), wait + LARGE_PATIENCE).await;
+    spinner.finish_and_clear();
+    answer
 }
 
 fn plan_of(applied: &Applied) -> Plan {
@@ -116,13 +140,22 @@ fn plan_of(applied: &Applied) -> Plan {
     }
 }
 
-fn difference_text(applied: &Applied) -> String {
-    let mut text = plan_of(applied).to_string();
-    if !applied.not_understood_by.is_empty() {
-        text.push_str(&format!(
-            "note: these sidecars would not understand it and deny: {}\n",
-            applied.not_understood_by.join(", ")
-        ));
+/// Told before anything is written, also where nobody is asked.
+fn note_not_understood(planned: &Applied) {
+    if !planned.not_understood_by.is_empty() {
+        terminal::note(&not_understood_text(planned));
+    }
+}
+
+fn not_understood_text(planned: &Applied) -> String {
+    let mut text =
+        String::from("note: these sidecars would not understand all of it, and deny such pairs until they are upgraded:");
+    let shown = 20;
+    for sidecar in planned.not_understood_by.iter().take(shown) {
+        text.push_str(&format!("\n  {sidecar}"));
+    }
+    if let Some(more) = planned.not_understood_by.len().checked_sub(shown).filter(|more| *more > 0) {
+        text.push_str(&format!("\n  and {more} more"));
     }
     text
 }
@@ -131,8 +164,10 @@ fn difference_text(applied: &Applied) -> String {
 pub async fn plan(output: &Output, path: &Path, merge: bool) -> Outcome {
     let request = request(read(path)?, merge);
     let applied = send(&mut Client::find().await?, &request, Duration::ZERO).await?;
-    let is_empty = plan_of(&applied).is_empty();
-    output.show(&applied, |_| if is_empty { "nothing would change\n".into() } else { difference_text(&applied) })?;
+    let plan = plan_of(&applied);
+    let is_empty = plan.is_empty();
+    output.show(&applied, |_| if is_empty { "nothing would change\n".into() } else { plan.to_string() })?;
+    note_not_understood(&applied);
     terminal::note("note: which live calls a change would cut is not told yet");
     Ok(if is_empty { Answer::Yes } else { Answer::No })
 }
@@ -144,12 +179,14 @@ pub async fn apply(output: &Output, args: Apply) -> Outcome {
     let mut request = request(read(&file)?, merge);
     let mut client = Client::find().await?;
     let planned = send(&mut client, &request, Duration::ZERO).await?;
-    if plan_of(&planned).is_empty() {
+    note_not_understood(&planned);
+    let plan = plan_of(&planned);
+    if plan.is_empty() {
         output.show(&planned, |_| "nothing to change\n".into())?;
         return done();
     }
     if !yes {
-        terminal::note(difference_text(&planned).trim_end());
+        terminal::note(plan.to_string().trim_end());
         if reads_stdin || !terminal::can_ask() {
             return Err(
                 Failure::new("nothing was changed: there is no terminal to ask on").cure("give --yes to apply this difference")
@@ -170,7 +207,7 @@ pub async fn apply(output: &Output, args: Apply) -> Outcome {
 }
 
 fn applied_text(applied: &Applied, shows_difference: bool, wait: Duration) -> String {
-    let mut text = if shows_difference { difference_text(applied) } else { String::new() };
+    let mut text = if shows_difference { plan_of(applied).to_string() } else { String::new() };
     if let Some(written) = &applied.written {
         let what = format!("{} added, {} changed, {} removed", applied.added.len(), applied.changed.len(), applied.removed.len());
         text.push_str(&change::text(written, &what, wait));
@@ -200,6 +237,23 @@ mod tests {
         );
         let failure = read(broken.path()).unwrap_err();
         assert!(failure.what.contains("2 errors"), "{failure}");
+    }
+
+    #[test]
+    fn sidecars_that_would_not_understand_are_named_with_the_reason() {
+        let named = (1..=22).map(|n| format!("api-{n} (version 0.1.0): web -> api needs jwt")).collect();
+        let planned = Applied {
+            added: Vec::new(),
+            changed: Vec::new(),
+            removed: Vec::new(),
+            default: None,
+            base_revision: 1,
+            not_understood_by: named,
+            written: None,
+        };
+        let text = not_understood_text(&planned);
+        assert!(text.contains("  api-1 (version 0.1.0): web -> api needs jwt\n"), "{text}");
+        assert!(text.ends_with("and 2 more"), "{text}");
     }
 
     #[test]

@@ -2,9 +2,11 @@
 //!
 //! All changes go through one thread that takes everything that waits into one redb transaction (group commit), so the
 //! price of an fsync is shared. What it has made durable it publishes to watchers, then it answers. Reads are redb's
-//! own snapshots and wait for nobody.
+//! own snapshots and wait for nobody. After an error of the disk the next change first rescues what is durable
+//! (`rescue`).
 
 mod open;
+mod rescue;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -50,11 +52,17 @@ impl std::fmt::Debug for RedbStore {
     }
 }
 
+/// Opens the store again after its file failed.
+type Reopen = Box<dyn Fn() -> Result<Database, StoreError> + Send + Sync>;
+
 /// The database, until it is closed.
 struct DataFile {
     path: PathBuf,
-    /// Locked for writing only to close it.
-    database: RwLock<Option<Database>>,
+    /// Why there is none: closed, or failed and not opened again yet. Locked for writing only to close or reopen it.
+    database: RwLock<Result<Database, StoreError>>,
+    reopen: Reopen,
+    /// Why no change is taken, while none is.
+    failing: Mutex<Option<StoreError>>,
 }
 
 struct Queue {
@@ -70,11 +78,17 @@ impl RedbStore {
     /// [`StoreError::Corrupt`] if it is damaged or no store, [`StoreError::Io`].
     pub fn open(path: impl AsRef<Path>, settings: &StoreSettings) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        Self::start(path, open::open(path, settings)?, settings)
+        let database = open::open(path, settings)?;
+        let reopen = {
+            let (path, settings) = (path.to_owned(), settings.clone());
+            move || rescue::rescue(&path, &settings)
+        };
+        Self::start(path, database, Box::new(reopen), settings)
     }
 
-    fn start(path: &Path, database: Database, settings: &StoreSettings) -> Result<Self, StoreError> {
-        let file = Arc::new(DataFile { path: path.to_owned(), database: RwLock::new(Some(database)) });
+    fn start(path: &Path, database: Database, reopen: Reopen, settings: &StoreSettings) -> Result<Self, StoreError> {
+        let file =
+            Arc::new(DataFile { path: path.to_owned(), database: RwLock::new(Ok(database)), reopen, failing: Mutex::new(None) });
         let state = file.read(writer::State::load)?;
         let feed = Arc::new(Feed::new(state.revision, state.oldest, WINDOW));
         let (requests, queue) = mpsc::channel();
@@ -95,7 +109,7 @@ impl RedbStore {
         if let Some(thread) = self.writer.lock().take() {
             let _ = thread.join();
         }
-        self.file.database.write().take();
+        *self.file.database.write() = Err(StoreError::Closed);
     }
 
     /// Ends the leases whose time is over by the clock, without waiting for the store to notice; gives the revision.
@@ -142,8 +156,17 @@ impl DataFile {
     /// Reads as of the last durable change.
     fn read<T>(&self, read: impl FnOnce(&ReadTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let database = self.database.read();
-        let database = database.as_ref().ok_or(StoreError::Closed)?;
+        let database = database.as_ref().map_err(Clone::clone)?;
         read(&database.begin_read().map_err(|error| self.error(error))?)
+    }
+
+    /// Gives the failed file up for a copy of what it holds.
+    fn reopen(&self) -> Result<(), StoreError> {
+        let mut database = self.database.write();
+        // Closed first: the copy needs what redb still writes then, and the lock that it holds.
+        *database = Err(StoreError::Closed);
+        *database = (self.reopen)();
+        database.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 
     /// What redb said, in our words.
@@ -260,6 +283,10 @@ impl Store for RedbStore {
 
     fn revision(&self) -> u64 {
         self.feed.revision()
+    }
+
+    fn failing(&self) -> Option<StoreError> {
+        self.file.failing.lock().clone()
     }
 }
 

@@ -31,7 +31,7 @@ fn builder(settings: &StoreSettings) -> Builder {
     builder
 }
 
-fn open_existing(path: &Path, settings: &StoreSettings) -> Result<Database, StoreError> {
+pub(super) fn open_existing(path: &Path, settings: &StoreSettings) -> Result<Database, StoreError> {
     let database = builder(settings).open(path).map_err(|error| open_error(path, error))?;
     check_schema(path, &database)?;
     Ok(database)
@@ -66,12 +66,15 @@ fn create(path: &Path, settings: &StoreSettings) -> Result<Database, StoreError>
         }
         other => other?,
     };
-    let named = fs::rename(&unfinished, path).and_then(|()| {
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
-    });
+    let named = fs::rename(&unfinished, path).and_then(|()| sync_directory(path));
     named.map_err(|error| StoreError::io(format!("cannot create {}", path.display()), &error))?;
     Ok(database)
+}
+
+/// Makes durable which names the directory of `path` has.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
 }
 
 fn unfinished_path(path: &Path) -> PathBuf {
@@ -125,30 +128,29 @@ fn open_error(path: &Path, error: DatabaseError) -> StoreError {
 pub(super) fn storage_error(path: &Path, error: Error) -> StoreError {
     match error {
         Error::Io(error) if is_damage(&error) => corrupt(path, &error),
-        Error::Io(error) => {
-            let what = format!("cannot use {}", path.display());
-            match error.kind() {
-                io::ErrorKind::StorageFull => {
-                    StoreError::Io { what, kind: error.kind(), why: format!("{error}; make room on the disk, then start again") }
-                }
-                io::ErrorKind::PermissionDenied => StoreError::Io {
-                    what,
-                    kind: error.kind(),
-                    why: format!("{error}; run as the user who owns it, or choose another --data-dir"),
-                },
-                _ => StoreError::io(what, &error),
-            }
-        }
+        Error::Io(error) => io_error(format!("cannot use {}", path.display()), &error),
         Error::Corrupted(why) => corrupt(path, &why),
         Error::DatabaseAlreadyOpen => StoreError::Locked { path: path.to_owned() },
         Error::DatabaseClosed => StoreError::Closed,
         error @ Error::PreviousIo => StoreError::Io {
             what: format!("cannot use {}", path.display()),
             kind: io::ErrorKind::Other,
-            why: format!("{error}; see the first error in the log, then start again"),
+            why: format!("{error}; see the first error in the log"),
         },
         other => corrupt(path, &other),
     }
+}
+
+/// What the operating system said, with the cure if there is one.
+pub(super) fn io_error(what: String, error: &io::Error) -> StoreError {
+    let why = match error.kind() {
+        io::ErrorKind::StorageFull => {
+            format!("{error}; make room on the disk for a second copy of the store: the next change tries again")
+        }
+        io::ErrorKind::PermissionDenied => format!("{error}; run as the user who owns it, or choose another --data-dir"),
+        _ => error.to_string(),
+    };
+    StoreError::Io { what, kind: error.kind(), why }
 }
 
 fn corrupt(path: &Path, why: &dyn std::fmt::Display) -> StoreError {

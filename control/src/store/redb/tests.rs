@@ -1,19 +1,20 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ::redb::backends::InMemoryBackend;
+use ::redb::backends::FileBackend;
 use ::redb::{Builder, Database, StorageBackend, TableDefinition};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 
 use super::super::{Op, Retention, Store, StoreError, StoreSettings, Txn};
 use super::tables::{META, SCHEMA_VERSION};
-use super::{RedbStore, open};
+use super::{RedbStore, open, rescue};
 
 fn put(key: &str) -> Txn {
     Txn::new().then(Op::put(key.to_owned(), "value"))
@@ -185,49 +186,92 @@ async fn history_is_forgotten_from_time_to_time_without_being_asked() {
     tokio::time::timeout(Duration::from_secs(30), forgotten).await.unwrap();
 }
 
-/// A disk that can be told to fail.
-#[derive(Debug)]
+/// What the disk does.
+#[derive(Debug, Default)]
 struct Disk {
-    memory: InMemoryBackend,
-    broken: Arc<AtomicBool>,
+    refuses_to_grow: AtomicBool,
+    fails_to_sync: AtomicBool,
+    refuses_a_copy: AtomicBool,
+    /// A failed sync loses what was written since the last one, as after a power cut.
+    loses_what_is_not_synced: AtomicBool,
 }
 
-impl StorageBackend for Disk {
+impl Disk {
+    fn set(&self, flag: impl Fn(&Self) -> &AtomicBool, value: bool) {
+        flag(self).store(value, Ordering::SeqCst);
+    }
+
+    fn refuses(&self, flag: &AtomicBool) -> io::Result<()> {
+        if flag.load(Ordering::SeqCst) { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
+    }
+}
+
+/// A file on that disk.
+#[derive(Debug)]
+struct FailingFile {
+    path: PathBuf,
+    file: FileBackend,
+    synced: Mutex<Vec<u8>>,
+    disk: Arc<Disk>,
+}
+
+impl StorageBackend for FailingFile {
     fn len(&self) -> io::Result<u64> {
-        self.memory.len()
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.memory.read(offset, out)
+        self.file.read(offset, out)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.memory.set_len(length)
+        self.disk.refuses(&self.disk.refuses_to_grow)?;
+        self.file.set_len(length)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.broken.load(Ordering::SeqCst) {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        if let Err(error) = self.disk.refuses(&self.disk.fails_to_sync) {
+            if self.disk.loses_what_is_not_synced.load(Ordering::SeqCst) {
+                fs::write(&self.path, &*self.synced.lock())?;
+            }
+            return Err(error);
         }
-        self.memory.sync_data()
+        self.file.sync_data()?;
+        *self.synced.lock() = fs::read(&self.path)?;
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.memory.write(offset, data)
+        self.file.write(offset, data)
     }
+}
+
+/// A store in a real file on a disk that can be told to fail.
+fn store_on(disk: &Arc<Disk>, path: &Path, reopen_after: Duration) -> RedbStore {
+    let settings = StoreSettings { reopen_after, ..settings() };
+    let file = fs::File::options().read(true).write(true).create_new(true).open(path).unwrap();
+    let file = FileBackend::new(file).unwrap();
+    let failing = FailingFile { path: path.to_owned(), file, synced: Mutex::default(), disk: Arc::clone(disk) };
+    let database = Builder::new().create_with_backend(failing).unwrap();
+    open::fill(&database).unwrap();
+    let reopen = {
+        let (disk, path, settings) = (Arc::clone(disk), path.to_owned(), settings.clone());
+        move || {
+            disk.refuses(&disk.refuses_a_copy).map_err(|error| open::io_error("cannot copy".into(), &error))?;
+            rescue::rescue(&path, &settings)
+        }
+    };
+    RedbStore::start(path, database, Box::new(reopen), &settings).unwrap()
 }
 
 #[tokio::test]
 async fn what_the_disk_did_not_take_is_neither_acknowledged_nor_published() {
-    let broken = Arc::new(AtomicBool::new(false));
-    let disk = Disk { memory: InMemoryBackend::new(), broken: Arc::clone(&broken) };
-    let database = Builder::new().create_with_backend(disk).unwrap();
-    open::fill(&database).unwrap();
-    let store = RedbStore::start(Path::new("disk"), database, &settings()).unwrap();
+    let (disk, directory) = (Arc::new(Disk::default()), tempfile::tempdir().unwrap());
+    let store = store_on(&disk, &directory.path().join("store.redb"), Duration::from_secs(3600));
     store.txn(put("kept")).await.unwrap();
     let mut watch = store.watch(b"", 2);
     watch.next().await.unwrap().unwrap();
-    broken.store(true, Ordering::SeqCst);
+    disk.set(|disk| &disk.fails_to_sync, true);
     let lost = join_all((0..10).map(|n| store.txn(put(&n.to_string())))).await;
     for result in lost {
         let error = result.unwrap_err();
@@ -235,10 +279,71 @@ async fn what_the_disk_did_not_take_is_neither_acknowledged_nor_published() {
         assert!(error.to_string().contains("make room"), "{error}");
     }
     assert_eq!(store.revision(), 2);
-    broken.store(false, Ordering::SeqCst);
+    disk.set(|disk| &disk.fails_to_sync, false);
     let later = store.txn(put("later")).await.unwrap_err();
     let first = matches!(later, StoreError::Io { kind: io::ErrorKind::StorageFull, .. });
     assert!(first, "nobody knows what the disk holds until it is opened again, and the reason is told: {later:?}");
+    assert_eq!(store.failing(), Some(later));
     drop(store);
     assert_eq!(watch.next().await, Some(Err(StoreError::Closed)));
+}
+
+#[tokio::test]
+async fn a_store_goes_on_from_what_is_durable_once_the_disk_works_again() {
+    for (fails_to_sync, loses) in [(true, true), (true, false), (false, false)] {
+        let (disk, directory) = (Arc::new(Disk::default()), tempfile::tempdir().unwrap());
+        let path = directory.path().join("store.redb");
+        let store = store_on(&disk, &path, Duration::ZERO);
+        store.txn(put("kept")).await.unwrap();
+        let lease = store.grant(Duration::from_secs(60)).await.unwrap();
+        let watch = store.watch(b"", 2);
+        disk.set(|disk| &disk.loses_what_is_not_synced, loses);
+        disk.set(|disk| &disk.fails_to_sync, fails_to_sync);
+        disk.set(|disk| &disk.refuses_to_grow, !fails_to_sync);
+        disk.set(|disk| &disk.refuses_a_copy, true);
+        let large = Txn::new().then(Op::put("refused", vec![7; 1_000_000]));
+        let mut refused = Ok(());
+        // Until the file has to grow.
+        for _ in 0..64 {
+            refused = store.txn(large.clone()).await.map(|_| ());
+            if refused.is_err() {
+                break;
+            }
+        }
+        refused.unwrap_err();
+        let durable = store.revision();
+        let again = store.txn(put("again")).await.unwrap_err();
+        assert_eq!(store.failing(), Some(again), "the reason is known while it lasts");
+        disk.set(|disk| &disk.refuses_a_copy, false);
+        disk.set(|disk| &disk.fails_to_sync, false);
+        let recovered = store.txn(put("recovered")).await.unwrap();
+        assert!(recovered.revision > durable);
+        assert_eq!(store.failing(), None);
+        store.keep_alive(lease).await.unwrap();
+        // The group that failed happened wholly or not at all, and whoever watches misses nothing either way.
+        let seen: Vec<_> = watch.take((recovered.revision - 1) as usize).map(|batch| batch.unwrap().revision).collect().await;
+        assert_eq!(seen, (2..=recovered.revision).collect::<Vec<_>>());
+        assert!(!rescue::copy_path(&path).exists());
+        let before = store.range(b"", 0).await.unwrap();
+        assert!(["kept", "recovered"].iter().all(|key| before.kvs.iter().any(|kv| &kv.key[..] == key.as_bytes())));
+        drop(store);
+        let store = RedbStore::open(&path, &settings()).unwrap();
+        assert_eq!(store.range(b"", 0).await.unwrap(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_lost_what_it_acknowledged_takes_no_more_changes() {
+    let (disk, directory) = (Arc::new(Disk::default()), tempfile::tempdir().unwrap());
+    let path = directory.path().join("store.redb");
+    let store = store_on(&disk, &path, Duration::ZERO);
+    let early = fs::read(&path).unwrap();
+    store.txn(put("acknowledged")).await.unwrap();
+    disk.set(|disk| &disk.fails_to_sync, true);
+    store.txn(put("refused")).await.unwrap_err();
+    fs::write(&path, early).unwrap();
+    disk.set(|disk| &disk.fails_to_sync, false);
+    let error = store.txn(put("later")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+    assert!(error.to_string().contains("lost what it had acknowledged") || error.to_string().contains("damaged"), "{error}");
 }

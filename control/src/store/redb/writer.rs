@@ -14,7 +14,7 @@ use super::super::feed::Feed;
 use super::super::types::{Batch, LeaseId, StoreSettings, Txn, TxnResult};
 use super::tables::{LAST_LEASE, LEASES, LOG_BYTES, META, OLDEST, REVISION, damaged};
 use super::work::Work;
-use super::{DataFile, number};
+use super::{DataFile, history, number};
 
 /// How many requests share a commit.
 const GROUP: usize = 512;
@@ -103,7 +103,12 @@ pub(super) struct Writer {
     pub deadlines: BTreeMap<u64, Instant>,
     pub next_retention: Instant,
     /// After an error of the file nobody knows what it holds until it is opened again: nothing more is written.
-    failed: Option<StoreError>,
+    failed: Option<Failure>,
+}
+
+struct Failure {
+    error: StoreError,
+    at: Instant,
 }
 
 impl Writer {
@@ -144,22 +149,24 @@ impl Writer {
 
     /// Makes a group durable in one transaction of the file, publishes it, then answers.
     fn commit(&mut self, mut group: VecDeque<Request>) {
+        if let Err(error) = self.recover() {
+            for request in group {
+                request.refuse(error.clone());
+            }
+            return;
+        }
         let mut answers = Vec::with_capacity(group.len());
         let mut batches = Vec::new();
-        let written = match &self.failed {
-            Some(error) => Err(error.clone()),
-            None => self.write(&mut group, &mut answers, &mut batches),
-        };
+        let written = self.write(&mut group, &mut answers, &mut batches);
         match &written {
             Ok(()) => {
                 self.feed.publish(batches);
                 self.feed.compacted(self.state.oldest);
             }
-            Err(error) if self.failed.is_none() => {
-                tracing::error!(%error, "the store takes no more changes until the control plane is started again");
-                self.failed = Some(error.clone());
+            Err(error) => {
+                tracing::error!(%error, "the disk failed: what is durable is read again before the next change");
+                self.fail(error.clone());
             }
-            Err(_) => {}
         }
         for answer in answers {
             answer(written.clone());
@@ -171,6 +178,57 @@ impl Writer {
         }
     }
 
+    fn fail(&mut self, error: StoreError) {
+        *self.file.failing.lock() = Some(error.clone());
+        self.failed = Some(Failure { error, at: Instant::now() });
+    }
+
+    /// After a failure: opens a durable copy of the store and begins again from what it holds, or says why that is not
+    /// possible yet.
+    fn recover(&mut self) -> Result<(), StoreError> {
+        let Some(failure) = &self.failed else { return Ok(()) };
+        if failure.at.elapsed() < self.settings.reopen_after {
+            return Err(failure.error.clone());
+        }
+        match self.file.reopen().and_then(|()| self.begin_again()) {
+            Ok(()) => {
+                tracing::warn!(revision = self.state.revision, "the store was opened again and takes changes");
+                self.failed = None;
+                *self.file.failing.lock() = None;
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store cannot be opened again yet");
+                self.fail(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes over what the file says. A group that was refused may turn out to be durable: it is published then.
+    fn begin_again(&mut self) -> Result<(), StoreError> {
+        let state = self.file.read(State::load)?;
+        let published = self.feed.revision();
+        if state.revision < published {
+            return Err(StoreError::Corrupt(format!(
+                "{} lost what it had acknowledged: it is at revision {} and was at {published}; restore a backup",
+                self.file.path.display(),
+                state.revision
+            )));
+        }
+        while self.feed.revision() < state.revision {
+            let next = self.feed.revision() + 1;
+            self.feed.publish(self.file.read(|txn| history(txn, next))?);
+        }
+        let now = self.settings.clock.now();
+        self.deadlines.retain(|lease, _| state.lease_ttls.contains_key(lease));
+        for (lease, ttl) in &state.lease_ttls {
+            self.deadlines.entry(*lease).or_insert(now + *ttl);
+        }
+        self.state = state;
+        Ok(())
+    }
+
     /// An error is one of the file; what was not reached then stays in the group.
     fn write(
         &mut self,
@@ -180,7 +238,7 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let file = Arc::clone(&self.file);
         let database = file.database.read();
-        let database = database.as_ref().ok_or(StoreError::Closed)?;
+        let database = database.as_ref().map_err(Clone::clone)?;
         let mut txn = database.begin_write().map_err(|error| file.error(error))?;
         txn.set_durability(Durability::Immediate).map_err(|error| file.error(error))?;
         let changed = {

@@ -1,0 +1,261 @@
+//! The apply of a file: the store is made equal to it in one revision, however much that changes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use postern_api::http::{Applied, ApplyRequest, Written};
+use postern_intentions::file::IntentionFile;
+use postern_intentions::plan::{self, Plan};
+use postern_intentions::{Intention, PairKey, Party};
+use serde_json::json;
+
+use super::{
+    Author, Committed, Draft, MAX_CHANGES, Policy, PolicyError, TRIES, default_op, entry, notes, pair, permanent, understanding,
+};
+use crate::mirror::{Mirror, View};
+use crate::records::change_set::{ChangeSetRecord, POINTER, StagedChange};
+use crate::records::{self, IntentionRecord};
+use crate::store::{MAX_TXN_BYTES, Op};
+
+/// Bytes of the changes of a plain transaction: the audit log is told of them in the same one, twice where something was
+/// there before.
+const MAX_BYTES: usize = MAX_TXN_BYTES / 4;
+
+/// What an apply would do, and what to know about it.
+struct Planned {
+    plan: Plan,
+    /// Permanent intentions that cannot be read and that the apply takes out. Those that it sets anew are replaced.
+    unreadable: Vec<PairKey>,
+    base_revision: u64,
+    notes: Vec<String>,
+    not_understood_by: Vec<String>,
+    /// All changes of pairs, as a change set holds them.
+    changes: Vec<StagedChange>,
+}
+
+impl Policy {
+    /// Makes the store equal to the request, or says what would change.
+    ///
+    /// # Errors
+    /// [`PolicyError`].
+    pub async fn apply(&self, request: ApplyRequest, author: &Author) -> Result<Applied, PolicyError> {
+        let request = Arc::new(request);
+        for _ in 0..TRIES {
+            if !request.dry_run {
+                self.staging.move_all().await?;
+            }
+            let marker = self.current_marker().await?;
+            if let Some(expected) = request.expected_revision
+                && marker > expected
+            {
+                return Err(PolicyError::Stale { expected, stored: marker });
+            }
+            if !request.dry_run && self.mirror.read(|view| view.change_sets.in_force().is_some()) {
+                continue;
+            }
+            let planned = self.plan(&request, author).await?;
+            if request.dry_run || planned.is_empty() {
+                return Ok(planned.applied(None));
+            }
+            if let Some(committed) = self.write(marker, &planned, &request, author).await? {
+                let Planned { notes, .. } = &planned;
+                let concerned = destinations_of(&planned.plan, &planned.unreadable);
+                let written = self.written(committed, true, None, notes.clone(), &concerned, request.wait_ms).await;
+                return Ok(planned.applied(Some(written)));
+            }
+        }
+        Err(PolicyError::Contended)
+    }
+
+    /// A hundred thousand intentions take their time: not on a thread that serves connections.
+    async fn plan(&self, request: &Arc<ApplyRequest>, author: &Author) -> Result<Planned, PolicyError> {
+        let (mirror, request, author) = (Arc::clone(&self.mirror), Arc::clone(request), author.clone());
+        let sidecars = self.sidecars.list();
+        let planning = tokio::task::spawn_blocking(move || {
+            check_wanted(&request)?;
+            let mut planned = plan_of(&mirror, &request);
+            planned.not_understood_by = understanding::missing_on(&planned.plan, &request.intentions, &sidecars);
+            if !request.dry_run {
+                planned.changes = changes_of(&planned.plan, &planned.unreadable, &request, &author)?;
+            }
+            Ok(planned)
+        });
+        match planning.await {
+            Ok(planned) => planned,
+            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+            Err(_) => Err(PolicyError::Store(crate::store::StoreError::Closed)),
+        }
+    }
+
+    /// `None`: another change came between.
+    async fn write(
+        &self,
+        marker: u64,
+        planned: &Planned,
+        request: &ApplyRequest,
+        author: &Author,
+    ) -> Result<Option<Committed>, PolicyError> {
+        let bytes: usize = planned.changes.iter().map(StagedChange::size).sum();
+        if planned.changes.len() > MAX_CHANGES || bytes > MAX_BYTES {
+            return self.write_staged(marker, planned, request, author).await;
+        }
+        let mut ops: Vec<Op> = planned.changes.iter().map(op_of).collect();
+        ops.extend(default_change(&planned.plan)?);
+        let Plan { added, changed, removed, default } = &planned.plan;
+        let details = json!({ "added": added, "changed": changed, "removed": removed, "default": default });
+        let audit = entry(author, "intention.apply", details, request.reason.clone());
+        self.commit(marker, Draft { compares: Vec::new(), ops, audit }).await
+    }
+
+    /// Stages the changes in chunks; then one transaction makes all of them true, or none where anything changed since the
+    /// plan was made.
+    async fn write_staged(
+        &self,
+        marker: u64,
+        planned: &Planned,
+        request: &ApplyRequest,
+        author: &Author,
+    ) -> Result<Option<Committed>, PolicyError> {
+        let Some(staged) = self.staging.write(planned.changes.clone()).await? else { return Ok(None) };
+        let record = ChangeSetRecord {
+            id: staged.id.clone(),
+            chunks: staged.chunks,
+            at: SystemTime::now(),
+            who: author.who.clone(),
+            from: author.from.clone(),
+            reason: request.reason.clone(),
+        };
+        let mut ops = vec![Op::put(POINTER, records::encode(&record)?)];
+        ops.extend(default_change(&planned.plan)?);
+        let Plan { added, changed, removed, default } = &planned.plan;
+        // The pairs do not fit; each part tells of its own when it is moved.
+        let details = json!({
+            "change_set": staged.id, "parts": staged.chunks, "default": default,
+            "added": added.len(), "changed": changed.len(), "removed": removed.len() + planned.unreadable.len(),
+        });
+        let audit = entry(author, "intention.apply", details, request.reason.clone());
+        let committed = self.commit(marker, Draft { compares: staged.compares(), ops, audit }).await?;
+        if committed.is_some() {
+            self.move_in_the_background();
+        } else {
+            self.staging.discard(&staged.id).await?;
+        }
+        Ok(committed)
+    }
+
+    fn move_in_the_background(&self) {
+        let staging = self.staging.clone();
+        let moving = tokio::spawn(async move {
+            if let Err(error) = staging.move_all().await {
+                tracing::warn!(%error, "a large change of intentions is in force, but was not moved to its place; trying again later");
+            }
+        });
+        if let Some(before) = self.mover.lock().replace(moving) {
+            // It had nothing left to do: a set is made true only when no other is in force.
+            before.abort();
+        }
+    }
+}
+
+impl Planned {
+    fn is_empty(&self) -> bool {
+        self.plan.is_empty() && self.unreadable.is_empty()
+    }
+
+    fn applied(self, written: Option<Written>) -> Applied {
+        let Plan { added, changed, removed, default } = self.plan;
+        let Self { base_revision, not_understood_by, .. } = self;
+        Applied { added, changed, removed, default, base_revision, not_understood_by, written }
+    }
+}
+
+fn check_wanted(request: &ApplyRequest) -> Result<(), PolicyError> {
+    let mut pairs = BTreeSet::new();
+    for intention in &request.intentions {
+        intention.validate()?;
+        if intention.is_temporary() {
+            let pair = intention.pair();
+            return Err(PolicyError::Invalid(format!("{pair} has expires_at; an apply holds permanent intentions only")));
+        }
+        if !pairs.insert(intention.key()) {
+            return Err(PolicyError::Invalid(format!("{} is there twice; a pair has one permanent intention", intention.pair())));
+        }
+    }
+    Ok(())
+}
+
+fn plan_of(mirror: &Mirror, request: &ApplyRequest) -> Planned {
+    let wanted = IntentionFile { default: request.default, intentions: request.intentions.clone() };
+    // Only what needs the view is done under its lock: changes wait for it.
+    let (current, unreadable, base_revision) =
+        mirror.read(|view| (permanent(view), unreadable_to_remove(view, request), view.revision));
+    let plan = plan::difference(&current, &wanted, request.merge);
+    let notes = mirror.read(|view| notes::of_plan(view, &plan, SystemTime::now()));
+    Planned { plan, unreadable, base_revision, notes, not_understood_by: Vec::new(), changes: Vec::new() }
+}
+
+fn unreadable_to_remove(view: &View, request: &ApplyRequest) -> Vec<PairKey> {
+    if request.merge || view.not_understood.is_empty() {
+        return Vec::new();
+    }
+    let wanted: BTreeSet<PairKey> = request.intentions.iter().map(Intention::key).collect();
+    view.not_understood.keys().filter(|key| !key.temporary && !wanted.contains(key)).cloned().collect()
+}
+
+/// Every change of a pair, by key, so that chunks hold neighbours.
+fn changes_of(
+    plan: &Plan,
+    unreadable: &[PairKey],
+    request: &ApplyRequest,
+    author: &Author,
+) -> Result<Vec<StagedChange>, PolicyError> {
+    let now = SystemTime::now();
+    let put = |before: Option<&Intention>, after: &Intention| -> Result<StagedChange, PolicyError> {
+        let record = IntentionRecord {
+            intention: after.clone(),
+            created_at: now,
+            created_by: author.who.clone(),
+            reason: request.reason.clone(),
+            changed_in: None,
+        };
+        let value = Some(records::encode(&record)?);
+        Ok(StagedChange { key: records::intention_key(&after.key()), value, before: before.map(json_of).unwrap_or_default() })
+    };
+    let added = plan.added.iter().map(|after| put(None, after));
+    let changed = plan.changed.iter().map(|(before, after)| put(Some(before), after));
+    let mut changes = added.chain(changed).collect::<Result<Vec<_>, _>>()?;
+    let removed = plan.removed.iter().map(|before| (before.key(), json_of(before)));
+    let unreadable = unreadable.iter().map(|key| (key.clone(), json_of(&pair(key))));
+    let gone =
+        removed.chain(unreadable).map(|(key, before)| StagedChange { key: records::intention_key(&key), value: None, before });
+    changes.extend(gone);
+    changes.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(changes)
+}
+
+fn json_of(value: &impl serde::Serialize) -> Bytes {
+    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
+}
+
+fn op_of(change: &StagedChange) -> Op {
+    match &change.value {
+        Some(value) => Op::put(change.key.clone(), value.clone()),
+        None => Op::delete(change.key.clone()),
+    }
+}
+
+fn default_change(plan: &Plan) -> Result<Option<Op>, serde_json::Error> {
+    plan.default.map(|(_, policy)| default_op(policy)).transpose()
+}
+
+fn destinations_of(plan: &Plan, unreadable: &[PairKey]) -> Vec<Party> {
+    if plan.default.is_some() {
+        return vec![Party::Any];
+    }
+    let changed = plan.added.iter().chain(plan.changed.iter().map(|(_, after)| after)).chain(&plan.removed);
+    let all = changed.map(|intention| &intention.destination).chain(unreadable.iter().map(|key| &key.destination));
+    let distinct: BTreeSet<&Party> = all.collect();
+    distinct.into_iter().cloned().collect()
+}
