@@ -172,17 +172,25 @@ impl Client {
         let place = self.target.to_string();
         let lost = |why: String| Failure::new(format!("no answer from the control plane at {place}: {why}"));
         if self.sender.is_closed() || self.sender.ready().await.is_err() {
-            self.sender = self.target.connect().await.map_err(|error| lost(error.to_string()))?;
+            self.sender = self.target.connect().await.map_err(|error| match self.target.cure(&error) {
+                Some(cure) => lost(error.to_string()).cure(cure),
+                None => lost(error.to_string()),
+            })?;
         }
+        let is_plain = matches!(self.target, Target::Http { .. });
+        let broken = |error: hyper::Error| match error.is_parse() && is_plain {
+            true => lost(format!("it does not speak plain HTTP ({error})")).cure("if it is HTTPS, write https://"),
+            false => lost(error.to_string()),
+        };
         let request = self.request(method, path, body)?;
         let exchange = async {
-            let response: Response<Incoming> = self.sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let response: Response<Incoming> = self.sender.send_request(request).await.map_err(broken)?;
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| error.to_string())?.to_bytes();
+            let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| lost(error.to_string()))?.to_bytes();
             Ok(Answer { status: parts.status, headers: parts.headers, body })
         };
         match tokio::time::timeout(patience, exchange).await {
-            Ok(result) => result.map_err(lost),
+            Ok(result) => result,
             Err(_) => Err(lost(format!("it took longer than {}", crate::duration::text(patience)))),
         }
     }

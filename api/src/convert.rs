@@ -280,7 +280,7 @@ pub fn default_from_bytes(body: &[u8]) -> Result<DefaultPolicy, NotUnderstood> {
 pub fn bundle_to_wire(bundle: &TrustBundle) -> v1::Bundle {
     v1::Bundle {
         trust_domain: bundle.trust_domain.to_string(),
-        roots: bundle.roots.iter().map(|root| bytes::Bytes::copy_from_slice(root)).collect(),
+        roots: bundle.roots().iter().map(|root| bytes::Bytes::copy_from_slice(root)).collect(),
         sequence: bundle.sequence,
     }
 }
@@ -293,11 +293,9 @@ pub fn bundle_from_wire(wire: &v1::Bundle) -> Result<TrustBundle, NotUnderstood>
     if wire.roots.is_empty() {
         return Err(not_understood("the trust bundle has no root"));
     }
-    Ok(TrustBundle {
-        trust_domain: wire.trust_domain.parse().map_err(|error| not_understood(format!("{error}")))?,
-        roots: wire.roots.iter().map(|root| root.to_vec().into()).collect(),
-        sequence: wire.sequence,
-    })
+    let trust_domain = wire.trust_domain.parse().map_err(|error| not_understood(format!("{error}")))?;
+    let roots = wire.roots.iter().map(|root| root.to_vec().into()).collect();
+    Ok(TrustBundle::new(trust_domain, roots, wire.sequence))
 }
 
 #[cfg(test)]

@@ -168,7 +168,7 @@ pub struct Applied {
     pub default: Option<(DefaultPolicy, DefaultPolicy)>,
     /// The revision that the difference was computed against.
     pub base_revision: u64,
-    /// Sidecars that would not understand it.
+    /// Connected sidecars that would not understand it and so deny, each with the first intention and the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_understood_by: Vec<String>,
     /// Absent for a dry run and when nothing changed.

@@ -9,6 +9,8 @@ pub mod v1 {
     tonic::include_proto!("postern.v1");
 }
 
+pub mod codec;
 pub mod convert;
 pub mod http;
 pub mod key;
+pub mod understanding;

@@ -1,5 +1,7 @@
 //! What is the matter with a mesh, or soon will be: one pure function over what is known.
 
+pub mod ports;
+
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -41,6 +43,8 @@ pub struct Evidence<'a> {
     pub authority: &'a AuthorityStatus,
     /// Whether the audit log is as it was written, and if not, why.
     pub audit: &'a Result<(), String>,
+    /// Whether the store takes changes, and if not, why.
+    pub store: &'a Result<(), String>,
     /// This host and process.
     pub surroundings: &'a Surroundings,
     /// Lifetime of an SVID.
@@ -154,7 +158,12 @@ fn sidecars(evidence: &Evidence<'_>, findings: &mut Vec<Finding>) {
 
 /// Sidecars report in words; what can be bypassed is the finding that has a name.
 fn kind_of_warning(warning: &str) -> (&'static str, &'static str) {
-    if warning.contains("bypass") || warning.contains("loopback") {
+    if warning.contains(" is taken") {
+        (
+            "port_taken",
+            "nothing, if its callers are connected to the control plane; else free the port and start the sidecar again",
+        )
+    } else if warning.contains("bypass") || warning.contains("loopback") {
         ("sidecar_can_be_bypassed", "let the service listen on 127.0.0.1 only, or on a UNIX socket (--local unix:/path)")
     } else {
         ("sidecar_warning", "see the log of this sidecar")
@@ -235,6 +244,15 @@ fn ending(evidence: &Evidence<'_>, which: &str, not_after: &str, soon: Duration,
 }
 
 fn this_process(evidence: &Evidence<'_>, findings: &mut Vec<Finding>) {
+    if let Err(why) = evidence.store {
+        findings.push(finding(
+            Severity::Error,
+            "store_takes_no_changes",
+            "control plane",
+            format!("the disk failed, and no change is taken: {why}"),
+            "see to the disk; the next change after that opens the store again, and the mesh works on meanwhile",
+        ));
+    }
     if let Err(why) = evidence.audit {
         findings.push(finding(
             Severity::Error,

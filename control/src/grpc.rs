@@ -24,9 +24,10 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use self::calls::Calls;
-use self::compute::Computations;
+pub(crate) use self::compute::Computations;
 use self::limits::{AddressLimits, Admission};
 use self::open::OpenConnections;
+use crate::doctor::ports;
 use crate::identity::CallerInfo;
 use crate::mirror::Mirror;
 use crate::push::{MeshService, PushStats};
@@ -103,11 +104,11 @@ pub fn bind(address: SocketAddr) -> Result<StdTcpListener, GrpcError> {
         }
         _ => Err(error),
     });
-    bound.map_err(|why| GrpcError::Bind { address, why })
+    bound.map_err(|why| GrpcError::Bind { address, why: ports::name_holder(address.port(), why) })
 }
 
 /// std and tonic listen with a backlog of 128, which doubles the time of a reconnect storm.
-fn listen(address: SocketAddr) -> io::Result<StdTcpListener> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<StdTcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;

@@ -16,6 +16,7 @@ use self::data_dir::DataDir;
 use crate::audit::{AuditSettings, AuditWriter, spawn_writer};
 use crate::doctor::Surroundings;
 use crate::grpc::{self, GrpcConfig, GrpcError, GrpcServer, GrpcSettings};
+use crate::http::certificate::{CertificateSlot, Reachable};
 use crate::http::host::HostNames;
 use crate::http::serve::{self, HttpServer, Limits, Listener, ServeError};
 use crate::http::{self, Api};
@@ -141,6 +142,8 @@ struct Sockets {
     http: Vec<Listener>,
     http_address: String,
     host_names: HostNames,
+    /// Where the HTTP API shows a certificate of the mesh's authority, and under which names.
+    certificate: Option<(Reachable, Arc<CertificateSlot>)>,
     grpc: std::net::TcpListener,
 }
 
@@ -158,8 +161,12 @@ impl Control {
         let mirror = Mirror::start(Arc::clone(&store)).await?;
         mirror.observe(Arc::new(IssuedCounter::new(Arc::clone(&metrics))));
         let identity = IdentityService::new(Arc::clone(&store), Arc::clone(&mirror), seal, identity_settings(settings)).await?;
+        if let Some((reachable, slot)) = sockets.certificate {
+            identity.certify(reachable, slot)?;
+        }
         let audit = spawn_writer(Arc::clone(&store), data_dir.audit(), AuditSettings::default());
         let mesh = start_mesh(settings, &store, &mirror, &identity, &metrics);
+        mesh.follow_bundle(identity.bundle_changes());
         let policy = Arc::new(Policy::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
         let sweeper = tokio::spawn(sweep(Arc::clone(&policy)));
         let grpc = GrpcServer::start(GrpcConfig {
@@ -218,21 +225,30 @@ async fn open_store(path: PathBuf) -> Result<RedbStore, ControlError> {
 }
 
 async fn bind(settings: &Settings, data_dir: &DataDir, host: &str) -> Result<Sockets, ControlError> {
-    let tls = match (&settings.http_cert, &settings.http_key) {
-        (Some(certificate), Some(key)) => Some(serve::load_tls(certificate, key)?),
-        _ => None,
-    };
     let mut names = vec![host.to_owned()];
     if let Address::Tcp { host, .. } = &settings.http {
         names.push(host.clone());
     }
-    names.extend(tls.iter().flat_map(|tls| tls.names.clone()));
-    let listener = Listener::bind(&settings.http, tls.map(|tls| tls.acceptor)).await?;
-    let http_address = listener.local_addr().map_or_else(|| settings.http.to_string(), |address| address.to_string());
+    let (acceptor, own) = match (&settings.http_cert, &settings.http_key) {
+        (Some(certificate), Some(key)) => {
+            let brought = serve::load_tls(certificate, key)?;
+            names.extend(brought.names);
+            (Some(brought.acceptor), None)
+        }
+        _ if settings.http.is_loopback() => (None, None),
+        _ => {
+            let slot = Arc::new(CertificateSlot::default());
+            (Some(serve::tls_of(Arc::clone(&slot))?), Some(slot))
+        }
+    };
+    let listener = Listener::bind(&settings.http, acceptor).await?;
+    let bound = listener.local_addr();
+    let certificate = bound.zip(own).map(|(bound, slot)| (Reachable::new(host, &settings.http, bound.ip()), slot));
+    let http_address = bound.map_or_else(|| settings.http.to_string(), |address| address.to_string());
     let mut http = vec![listener];
     http.extend(bind_socket(&data_dir.http_socket()));
     let grpc = grpc::bind(resolve(&settings.grpc).await?)?;
-    Ok(Sockets { http, http_address, host_names: HostNames::new(names), grpc })
+    Ok(Sockets { http, http_address, host_names: HostNames::new(names), certificate, grpc })
 }
 
 /// The socket in the data directory is a convenience: where the path is too long for one, the port remains.
@@ -293,10 +309,10 @@ fn start_mesh(
 
 async fn sweep(policy: Arc<Policy>) {
     loop {
-        tokio::time::sleep(SWEEP).await;
         if let Err(error) = policy.sweep(SystemTime::now()).await {
-            tracing::warn!(%error, "temporary intentions that ended were not deleted; trying again later");
+            tracing::warn!(%error, "intentions were not tidied up; trying again later");
         }
+        tokio::time::sleep(SWEEP).await;
     }
 }
 

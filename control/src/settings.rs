@@ -6,20 +6,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use postern_intentions::DefaultPolicy;
-pub use postern_names::Address;
-use postern_names::{Datacenter, NameError, TrustDomain};
+pub use postern_names::{Address, SettingError};
+use postern_names::{Datacenter, TrustDomain};
 use serde::{Deserialize, Serialize};
-
-/// A setting that cannot be, with the form that can.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SettingError(pub String);
-
-impl From<NameError> for SettingError {
-    fn from(error: NameError) -> Self {
-        Self(error.to_string())
-    }
-}
 
 /// Everything that a control plane is told at its start. `Default` is what is shipped.
 #[derive(Debug, Clone)]
@@ -28,7 +17,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// `--http`: the HTTP API. Beyond loopback it is HTTPS.
     pub http: Address,
-    /// `--http-cert`: PEM chain of the HTTP API, leaf first; together with `http_key`.
+    /// `--http-cert`: PEM chain of the HTTP API, leaf first; together with `http_key`. `None` beyond loopback: one of the
+    /// mesh's own authority, renewed by itself.
     pub http_cert: Option<PathBuf>,
     /// `--http-key`: PEM key of the HTTP API.
     pub http_key: Option<PathBuf>,

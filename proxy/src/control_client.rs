@@ -1,7 +1,8 @@
 //! The stream to the control plane: keeps the snapshot fresh and this instance registered.
 //!
 //! Connect → hello with the positions held → welcome → deltas. A delta is applied, published, enforced by the data plane
-//! and written to disk, and only then acknowledged: an acknowledged deny survives kill -9.
+//! and written to disk, and only then acknowledged: an acknowledged deny survives kill -9. After the goodbye the stream
+//! stays open until the last connection was drained, so that a deny closes those too.
 
 mod backoff;
 pub mod dial;
@@ -22,6 +23,7 @@ use postern_api::convert;
 use postern_ca::SvidSource;
 use rustls::ClientConfig;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use backoff::{Backoff, full_jitter};
 pub use publisher::{Known, Published, Publisher};
@@ -64,6 +66,10 @@ pub struct ControlClient {
     pub open_connections: Arc<AtomicUsize>,
     /// When to leave.
     pub goodbye: Goodbye,
+    /// Is told when nobody is sent to this instance any more.
+    pub left: watch::Sender<bool>,
+    /// When the last connection was drained: until then a deny has to arrive.
+    pub drained: CancellationToken,
     /// Hears the server's time.
     pub clock: Arc<Clock>,
     /// Is told how it goes.
@@ -92,7 +98,7 @@ enum Ended {
 }
 
 impl ControlClient {
-    /// Runs until the goodbye is said. What was published is on disk then.
+    /// Runs until the goodbye is said and the last connection drained. What was published is on disk then.
     ///
     /// # Errors
     /// [`ProxyError::Configuration`] where the control plane refuses what this instance declares at its very first

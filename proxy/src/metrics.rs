@@ -88,6 +88,7 @@ pub struct Metrics {
     handshake_seconds: HistogramVec,
     handshake_failures: IntCounterVec,
     refused: IntCounterVec,
+    snapshots_refused: IntCounterVec,
     process: ProcessMetrics,
     peers: Mutex<HashMap<ServiceName, Arc<PeerSeries>>>,
     other: Arc<PeerSeries>,
@@ -162,6 +163,11 @@ impl Metrics {
                 "Connections ended before any byte passed for want of room or of something to connect to.",
                 &["direction", "reason"],
             )?,
+            snapshots_refused: counter(
+                "postern_snapshot_refused_total",
+                "What the control plane offered and this sidecar did not take: it keeps what it holds.",
+                &["reason"],
+            )?,
             svid_expiry: gauge(
                 "postern_svid_expiry_timestamp_seconds",
                 "When the certificate of this sidecar ends, as a UNIX time.",
@@ -188,6 +194,11 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Counts what the control plane offered and was not taken; `reason` is from a fixed list.
+    pub fn snapshot_refused(&self, reason: &'static str) {
+        self.snapshots_refused.with_label_values(&[reason]).inc();
     }
 
     /// The series of a connection with `peer`; looked up once a connection.

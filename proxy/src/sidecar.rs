@@ -16,6 +16,7 @@ use postern_ca::{EnrolmentToken, Expected, SvidSlot, SvidVerifier};
 use postern_names::PortName;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
 use crate::admin::{Admin, Inside};
@@ -157,6 +158,8 @@ struct Claimed {
     admin: SocketAddr,
     scraped: SocketAddr,
     inside: watch::Sender<Option<Inside>>,
+    /// For `doctor`.
+    warnings: Vec<String>,
     tasks: JoinSet<()>,
 }
 
@@ -166,7 +169,9 @@ impl Claimed {
         let state = Arc::new(StateDir::open(&settings.state_dir, &settings.id)?);
         let metrics =
             Metrics::new().map_err(|error| ProxyError::Configuration(format!("the metrics cannot be set up: {error}")))?;
+        let before = state.port();
         let inbound = listeners::inbound(&settings, &state)?;
+        let warnings = moved(&settings, before, inbound.as_ref())?;
         let upstreams = listeners::upstreams(&settings)?;
         let admin_listener = listeners::admin(&settings)?;
         let admin = listeners::local_address(&admin_listener)?;
@@ -181,6 +186,7 @@ impl Claimed {
             admin,
             scraped: admin,
             inside: watch::channel(None).0,
+            warnings,
             tasks: JoinSet::new(),
             settings,
         };
@@ -296,7 +302,7 @@ impl Claimed {
 
     async fn start(self, enrolment: Enrolment) -> Result<Running, ProxyError> {
         let given = trust_of(&enrolment).map_err(ProxyError::Configuration)?;
-        let (trust_domain, datacenter) = (given.bundle.trust_domain.clone(), given.datacenter.clone());
+        let trust_domain = given.bundle.trust_domain.clone();
         let resources = self.stored(&enrolment)?;
         let publisher = Publisher::new(self.settings.service.clone(), self.settings.protocol, resources, given);
         let trust = publisher.trust();
@@ -308,11 +314,10 @@ impl Claimed {
         let identity = self.identity(token);
         let locals = locals(&self.settings)?;
         let instance = self.instance(&locals)?;
-        let Self { settings, state, clock, status, metrics, dialler, inbound, upstreams, inside, mut tasks, .. } = self;
+        let Self { settings, state, clock, status, metrics, dialler, inbound, upstreams, inside, warnings, mut tasks, .. } = self;
         let data = DataPlaneConfig {
             service: settings.service.clone(),
             trust_domain,
-            datacenter,
             instance: settings.id.clone(),
             svid: svid.clone(),
             trust: trust.clone(),
@@ -332,6 +337,8 @@ impl Claimed {
         let (healthy, health) = watch::channel(false);
         tasks.spawn(health::probe(instance.locals.clone(), settings.periods.probe, settings.periods.probe_timeout, healthy));
         let (goodbye, leaving) = watch::channel(None);
+        let (left, has_left) = watch::channel(false);
+        let drained = CancellationToken::new();
         let control = ControlClient {
             instance,
             dialler,
@@ -344,15 +351,17 @@ impl Claimed {
             healthy: health,
             open_connections: data.open_connections(),
             goodbye: leaving,
+            left,
+            drained: drained.clone(),
             clock: clock.clone(),
             status: status.clone(),
             metrics,
             periods: settings.periods,
-            warnings: Vec::new(),
+            warnings,
         };
         let control = tokio::spawn(control.run());
         tasks.spawn(identity.keep_fresh(enrolment, svid, trust, tls));
-        Ok(Running { settings, state, clock, status, data, control, goodbye, tasks })
+        Ok(Running { settings, state, clock, status, data, control, goodbye, has_left, drained, tasks })
     }
 
     fn instance(&self, locals: &BTreeMap<PortName, LocalTarget>) -> Result<Instance, ProxyError> {
@@ -384,6 +393,8 @@ struct Running {
     data: DataThread,
     control: JoinHandle<Result<(), ProxyError>>,
     goodbye: watch::Sender<Option<String>>,
+    has_left: watch::Receiver<bool>,
+    drained: CancellationToken,
     /// Admin listeners, renewal, health. Dropping them ends them.
     tasks: JoinSet<()>,
 }
@@ -413,23 +424,43 @@ impl Running {
         }
     }
 
-    /// Deregisters, waits for what the shutdown waits for, drains.
+    /// Deregisters, waits for what the shutdown waits for, drains. The control stream ends last: until the last
+    /// connection is closed, a deny has to close it.
     async fn stop(self, stopping: Shutdown) {
-        let Self { settings, state, status, data, control, goodbye, mut tasks, .. } = self;
+        let Self { settings, state, status, data, control, goodbye, mut has_left, drained, mut tasks, .. } = self;
         tracing::info!(reason = stopping.reason, "leaving the mesh");
         status.tell(|facts| facts.stage = Stage::Stopping);
         goodbye.send_replace(Some(stopping.reason));
-        let (left, ()) = tokio::join!(control, stopping.until);
-        if let Ok(Err(error)) = left {
+        // A client that has ended tells nothing more: then there is nobody to wait for.
+        let deregistered = async { has_left.wait_for(|left| *left).await.is_ok() };
+        let (_, ()) = tokio::join!(deregistered, stopping.until);
+        data.drain(settings.drain).await;
+        drained.cancel();
+        if let Ok(Err(error)) = control.await {
             tracing::warn!(%error, "the goodbye was not said");
         }
-        data.drain(settings.drain).await;
-        // Waited for, so that the state directory is free when this returns.
         tasks.shutdown().await;
         if let Err(error) = std::fs::remove_file(state.admin_socket()) {
             tracing::debug!(%error, "the admin socket was not removed");
         }
+        // A renewal that was being written is written to its end, so that the directory is free when this returns.
+        if let Err(error) = tokio::task::spawn_blocking(move || state.release()).await {
+            tracing::warn!(%error, "the state directory was not released in order");
+        }
     }
+}
+
+/// What callers that knew the port of before have to learn.
+fn moved(settings: &Settings, before: Option<u16>, inbound: Option<&TcpListener>) -> Result<Vec<String>, ProxyError> {
+    let is_chosen = matches!(&settings.listen, Some(Address::Tcp { port, .. }) if *port != 0);
+    let (Some(before), Some(inbound), false) = (before, inbound, is_chosen) else { return Ok(Vec::new()) };
+    let now = listeners::local_address(inbound)?.port();
+    if now == before {
+        return Ok(Vec::new());
+    }
+    let warning = format!("port {before}, where it was found before, is taken by another process; it listens on {now} now");
+    tracing::warn!("{warning}");
+    Ok(vec![warning])
 }
 
 async fn until_ready(status: &Status, clock: &Clock) {

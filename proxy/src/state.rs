@@ -16,6 +16,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use postern_api::{convert, v1};
 use postern_ca::{PrivateKey, Svid, TrustBundle};
 use postern_names::{InstanceId, ServiceName};
@@ -62,11 +63,12 @@ pub enum StateError {
     },
 }
 
-/// An open state directory, locked for as long as this lives.
+/// An open state directory, locked until [`StateDir::release`] or for as long as this lives.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    /// Held by whoever writes; none once the directory was released.
+    lock: Mutex<Option<File>>,
 }
 
 /// Who this instance is: what an enrolment gave, renewed ever since.
@@ -143,7 +145,7 @@ impl StateDir {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("make the state directory"))?;
         fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(io("keep other users out of"))?;
         let lock = lock(path, id)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) })
     }
 
     /// Whether an instance was enrolled with this state, without locking it.
@@ -214,6 +216,10 @@ impl StateDir {
 
     fn forget_next_key(&self) -> Result<(), StateError> {
         let path = self.path.join(NEXT_KEY);
+        let lock = self.lock.lock();
+        if lock.is_none() {
+            return Ok(());
+        }
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::Io { action: "remove", path, source }),
             _ => Ok(()),
@@ -252,6 +258,12 @@ impl StateDir {
         self.write(PORT, format!("{port}\n").as_bytes())
     }
 
+    /// Lets another process have the directory, once what is being written now is on disk; nothing is written after it.
+    /// Waits for the disk.
+    pub fn release(&self) {
+        drop(self.lock.lock().take());
+    }
+
     fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
         let path = self.path.join(name);
         match fs::read(&path) {
@@ -263,6 +275,11 @@ impl StateDir {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.path.join(name);
+        let lock = self.lock.lock();
+        if lock.is_none() {
+            let source = io::Error::other("the sidecar has ended");
+            return Err(StateError::Io { action: "write", path, source });
+        }
         replace(&self.path, name, bytes).map_err(|source| StateError::Io { action: "write", path, source })
     }
 }

@@ -45,6 +45,8 @@ struct Service {
     token: EnrolmentToken,
     ttl: Duration,
     heard: mpsc::Sender<sidecar_message::Message>,
+    /// Is sent after the first acknowledgement.
+    afterwards: Option<v1::Delta>,
 }
 
 impl Service {
@@ -86,12 +88,18 @@ impl Mesh for Service {
         let mut incoming = request.into_inner();
         let (outgoing, messages) = mpsc::channel(16);
         let heard = self.heard.clone();
+        let mut afterwards = self.afterwards.clone();
         tokio::spawn(async move {
             let say = |message| v1::ControlMessage { message: Some(message) };
             outgoing.send(Ok(say(control_message::Message::Welcome(welcome())))).await.unwrap();
             outgoing.send(Ok(say(control_message::Message::Delta(everything())))).await.unwrap();
             while let Ok(Some(message)) = incoming.message().await {
                 let Some(message) = message.message else { continue };
+                if matches!(message, sidecar_message::Message::Ack(_))
+                    && let Some(delta) = afterwards.take()
+                {
+                    outgoing.send(Ok(say(control_message::Message::Delta(delta)))).await.unwrap();
+                }
                 let leaves = matches!(message, sidecar_message::Message::Goodbye(_));
                 if heard.send(message).await.is_err() || leaves {
                     return;
@@ -128,11 +136,15 @@ fn everything() -> v1::Delta {
 
 impl Control {
     async fn start(ttl: Duration) -> Self {
+        Self::start_and_send(ttl, None).await
+    }
+
+    async fn start_and_send(ttl: Duration, afterwards: Option<v1::Delta>) -> Self {
         let (trust_domain, datacenter) = ("example.com".parse().unwrap(), "dc1".parse().unwrap());
         let authority = Arc::new(Authority::create(&trust_domain, &datacenter, SystemTime::now()).unwrap());
         let token = EnrolmentToken::generate(authority.pin()).unwrap();
         let (heard, hearing) = mpsc::channel(1_024);
-        let service = Service { authority: authority.clone(), token: token.clone(), ttl, heard };
+        let service = Service { authority: authority.clone(), token: token.clone(), ttl, heard, afterwards };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = TlsAcceptor::from(tls(&authority, datacenter));
@@ -289,6 +301,29 @@ async fn a_sidecar_enrols_acknowledges_what_is_on_disk_and_restarts_without_the_
     let again = Sidecar::start(settings).await;
     assert!(again.addresses.inbound.is_some());
     again.stop("done").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_position_is_refused_counted_and_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let older = v1::Delta { to: Some(v1::Position { epoch: 1, revision: 8 }), ..everything() };
+    let mut control = Control::start_and_send(Duration::from_secs(3_600), Some(older)).await;
+    let sidecar = Sidecar::start(control.settings(directory.path())).await;
+
+    // It comes back after the refusal, with what it holds and with what it has to tell.
+    let hello = control
+        .hears("a second hello", |message| match message {
+            sidecar_message::Message::Hello(hello) if !hello.registration.as_ref()?.warnings.is_empty() => Some(hello),
+            _ => None,
+        })
+        .await;
+    assert_eq!(hello.authority, Some(v1::Position { epoch: 1, revision: 9 }));
+    assert!(hello.registration.unwrap().warnings[0].contains("older"));
+    let mut admin = tokio::net::TcpStream::connect(&sidecar.addresses.admin).await.unwrap();
+    let metrics = ask(&mut admin, "/metrics").await;
+    let counted = metrics.lines().find_map(|line| line.strip_prefix("postern_snapshot_refused_total{reason=\"older\"} "));
+    assert!(counted.is_some_and(|count| count.parse::<u64>().unwrap() >= 1), "{metrics}");
+    sidecar.stop("done").await;
 }
 
 #[tokio::test]

@@ -40,10 +40,10 @@ pub struct ControlArgs {
     /// Where the store, the audit log and http.sock are [default: /var/lib/postern for root, else $XDG_STATE_HOME/postern].
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// HTTP API; plain HTTP only on loopback.
+    /// HTTP API; plain HTTP on loopback only, HTTPS elsewhere.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8500")]
     pub http: Address,
-    /// Certificate chain (PEM) for the HTTP API.
+    /// Certificate chain (PEM) for the HTTP API [default off loopback: one of the mesh's own authority].
     #[arg(long, value_name = "FILE")]
     pub http_cert: Option<PathBuf>,
     /// Private key (PEM) of --http-cert.

@@ -44,6 +44,8 @@ pub enum Target {
         port: u16,
         /// What is trusted.
         tls: Arc<rustls::ClientConfig>,
+        /// `POSTERN_CA_FILE`, where it says what is trusted.
+        ca_file: Option<PathBuf>,
     },
     /// The socket in a data directory; whoever can open it needs no token.
     Socket(PathBuf),
@@ -67,11 +69,32 @@ impl Target {
         }
     }
 
+    /// What cures a connection that did not stand, where the reason tells.
+    pub fn cure(&self, error: &io::Error) -> Option<String> {
+        use rustls::{CertificateError as Fault, Error};
+        let Self::Https { host, ca_file, .. } = self else { return None };
+        let fault = error.get_ref()?.downcast_ref::<Error>()?;
+        let named = ca_file.as_ref().map(|path| path.display());
+        Some(match (fault, named) {
+            (Error::InvalidCertificate(Fault::UnknownIssuer), None) => "the control plane shows a certificate of the mesh's own authority: run `meshctl ca export` on its host, and name a copy of the file in POSTERN_CA_FILE".into(),
+            (Error::InvalidCertificate(Fault::UnknownIssuer), Some(file)) => format!("{file} (POSTERN_CA_FILE) holds another authority: run `meshctl ca export` on the host of the control plane, and copy it anew"),
+            (Error::InvalidCertificate(Fault::NotValidForName | Fault::NotValidForNameContext { .. }), _) => format!("its certificate is for other names than {host}: address it by the host name or an address of its host, or give it a certificate with --http-cert"),
+            (
+                Error::InvalidCertificate(
+                    Fault::Expired | Fault::ExpiredContext { .. } | Fault::NotValidYet | Fault::NotValidYetContext { .. },
+                ),
+                _,
+            ) => "look at the clocks of both hosts; a certificate of --http-cert has to be renewed by its owner".into(),
+            (Error::InvalidMessage(_), _) => "it does not speak TLS there; write http:// (loopback only)".into(),
+            _ => return None,
+        })
+    }
+
     async fn dial(&self) -> io::Result<Sender> {
         match self {
             Target::Socket(path) => over(UnixStream::connect(path).await?).await,
             Target::Http { host, port } => over(tcp(host, *port).await?).await,
-            Target::Https { host, port, tls } => {
+            Target::Https { host, port, tls, .. } => {
                 let name =
                     ServerName::try_from(host.clone()).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
                 let stream = tcp(host, *port).await?;

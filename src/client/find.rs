@@ -69,15 +69,19 @@ impl Finder {
     pub async fn connect(self) -> Result<Client, Failure> {
         let alone = self.candidates.len() == 1;
         let mut tried = Vec::new();
+        let mut cure = None;
         for candidate in self.candidates {
             match candidate.target.connect().await {
                 Ok(sender) => return Client::greet(candidate.target, sender, candidate.credential).await,
-                Err(error) => tried.push(format!("{} ({error})", candidate.target)),
+                Err(error) => {
+                    cure = cure.or(candidate.target.cure(&error));
+                    tried.push(format!("{} ({error})", candidate.target));
+                }
             }
         }
         let what = if alone { "cannot reach the control plane at" } else { "no control plane answers; tried" };
-        Err(Failure::new(format!("{what} {}", tried.join(", ")))
-            .cure("start one with `meshctl control` or `meshctl dev`, or say where it is with POSTERN_HTTP"))
+        let general = "start one with `meshctl control` or `meshctl dev`, or say where it is with POSTERN_HTTP";
+        Err(Failure::new(format!("{what} {}", tried.join(", "))).cure(cure.unwrap_or_else(|| general.to_owned())))
     }
 }
 
@@ -120,7 +124,11 @@ fn target(text: &str, ca_file: Option<&Path>) -> Result<Target, Failure> {
         Address::Unix(path) => Ok(Target::Socket(path)),
         Address::Tcp { host, port } => {
             let host = if host == "::" { "127.0.0.1".into() } else { host };
-            if encrypted { Ok(Target::Https { host, port, tls: tls(ca_file)? }) } else { Ok(Target::Http { host, port }) }
+            if encrypted {
+                Ok(Target::Https { host, port, tls: tls(ca_file)?, ca_file: ca_file.map(Path::to_owned) })
+            } else {
+                Ok(Target::Http { host, port })
+            }
         }
     }
 }

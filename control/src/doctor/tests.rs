@@ -38,6 +38,7 @@ struct Mesh {
     sidecars: Vec<SidecarStatus>,
     authority: AuthorityStatus,
     audit: Result<(), String>,
+    store: Result<(), String>,
     surroundings: Surroundings,
 }
 
@@ -61,8 +62,14 @@ impl Mesh {
             forked: false,
         };
         view.lineages.insert("l".into(), lineage);
-        let mut mesh =
-            Self { view, sidecars: vec![sidecar()], authority: authority(), audit: Ok(()), surroundings: surroundings() };
+        let mut mesh = Self {
+            view,
+            sidecars: vec![sidecar()],
+            authority: authority(),
+            audit: Ok(()),
+            store: Ok(()),
+            surroundings: surroundings(),
+        };
         mesh.svid_ends(NOW + DAY * 20 / 24);
         mesh
     }
@@ -93,6 +100,7 @@ impl Mesh {
             sidecars: &self.sidecars,
             authority: &self.authority,
             audit: &self.audit,
+            store: &self.store,
             surroundings: &self.surroundings,
             svid_ttl: Duration::from_millis(DAY),
             now: time(NOW),
@@ -116,6 +124,7 @@ fn sidecar() -> SidecarStatus {
         reachability: 1,
         is_current: true,
         nacks: Vec::new(),
+        understands: Vec::new(),
         warnings: Vec::new(),
         active_connections: 0,
         clock_ahead_ms: 0,
@@ -199,6 +208,13 @@ fn a_certificate_of_the_authority_that_ends_is_found() {
     mesh.authority.intermediate.not_after = rfc3339(time(NOW + DAY));
     mesh.authority.roots[0].not_after = rfc3339(time(NOW - DAY));
     assert_eq!(mesh.codes(), ["ca_expired", "ca_expires_soon"]);
+}
+
+#[test]
+fn a_store_that_takes_no_changes_is_found() {
+    let mut mesh = Mesh::new();
+    mesh.store = Err("no space left".into());
+    assert_eq!(mesh.codes(), ["store_takes_no_changes"]);
 }
 
 #[test]

@@ -15,21 +15,21 @@ use tokio_util::sync::PollSemaphore;
 
 /// The permits of all handshakes of a port.
 #[derive(Debug, Clone)]
-pub(super) struct Computations(Arc<Semaphore>);
+pub(crate) struct Computations(Arc<Semaphore>);
 
 impl Computations {
-    pub(super) fn new(at_once: usize) -> Self {
+    pub(crate) fn new(at_once: usize) -> Self {
         Self(Arc::new(Semaphore::new(at_once.max(1))))
     }
 
     /// Polls `future` only with a permit in hand.
-    pub(super) fn turn_by_turn<F: Future>(&self, future: F) -> TurnByTurn<F> {
+    pub(crate) fn turn_by_turn<F: Future>(&self, future: F) -> TurnByTurn<F> {
         TurnByTurn { future: Box::pin(future), permits: PollSemaphore::new(Arc::clone(&self.0)), permit: None }
     }
 }
 
 /// See [`Computations::turn_by_turn`].
-pub(super) struct TurnByTurn<F> {
+pub(crate) struct TurnByTurn<F> {
     future: Pin<Box<F>>,
     permits: PollSemaphore,
     permit: Option<OwnedSemaphorePermit>,

@@ -7,10 +7,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `serve` | listeners, TLS, connections and their limits |
+//! | `certificate` | the certificate that they show, where nobody brought one |
 //! | `host`, `auth`, `input`, `error` | what every request passes |
 //! | `intentions`, `tokens`, `services`, `status` | the routes |
 
 pub mod auth;
+pub mod certificate;
 mod error;
 pub mod host;
 mod input;

@@ -21,10 +21,14 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::auth::{Connection, Origin};
+use super::certificate::CertificateSlot;
+use crate::doctor::ports;
+use crate::grpc::Computations;
 use crate::settings::Address;
 
 /// For the head of a request, the first included.
@@ -49,6 +53,9 @@ pub enum ServeError {
     /// Plain HTTP would carry the operator token over the network.
     #[error("--http {0} is reachable from other hosts and needs TLS: give --http-cert and --http-key, or bind loopback")]
     NeedsTls(Address),
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
     /// The certificate or its key cannot be used.
     #[error("cannot use {}: {why}", path.display())]
     Certificate {
@@ -85,7 +92,7 @@ impl Listener {
                 };
                 bound
                     .map(|listener| Self::Tcp(listener, tls))
-                    .map_err(|why| ServeError::Bind { address: address.to_string(), why })
+                    .map_err(|why| ServeError::Bind { address: address.to_string(), why: ports::name_holder(*port, why) })
             }
         }
     }
@@ -141,9 +148,24 @@ pub fn load_tls(certificate: &Path, key: &Path) -> Result<Tls, ServeError> {
     let config = rustls::ServerConfig::builder_with_provider(postern_ca::crypto_provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private));
-    let mut config = config.map_err(|error| bad(certificate, format!("{error}; the key must be that of the certificate")))?;
+    let config = config.map_err(|error| bad(certificate, format!("{error}; the key must be that of the certificate")))?;
+    Ok(Tls { acceptor: acceptor(config), names })
+}
+
+/// TLS with whatever certificate the slot holds.
+///
+/// # Errors
+/// None that can happen: the algorithms of the mesh have suites of TLS 1.3.
+pub fn tls_of(certificate: Arc<CertificateSlot>) -> Result<TlsAcceptor, ServeError> {
+    let config = rustls::ServerConfig::builder_with_provider(postern_ca::crypto_provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| ServeError::Tls(error.to_string()))?;
+    Ok(acceptor(config.with_no_client_auth().with_cert_resolver(certificate)))
+}
+
+fn acceptor(mut config: rustls::ServerConfig) -> TlsAcceptor {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), names })
+    TlsAcceptor::from(Arc::new(config))
 }
 
 fn dns_names(leaf: &CertificateDer<'_>) -> Result<Vec<String>, String> {
@@ -163,11 +185,21 @@ pub struct Limits {
     pub parked: usize,
     /// How long one waits for a place.
     pub wait: Duration,
+    /// TLS handshakes that are open at once.
+    pub open_handshakes: usize,
+    /// TLS handshakes that are computed at once.
+    pub handshakes_at_once: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { unauthenticated_per_address: 64, parked: 1024, wait: Duration::from_secs(10) }
+        Self {
+            unauthenticated_per_address: 64,
+            parked: 1024,
+            wait: Duration::from_secs(10),
+            open_handshakes: 1024,
+            handshakes_at_once: 8,
+        }
     }
 }
 
@@ -228,7 +260,13 @@ impl HttpServer {
     /// Serves on every listener until [`HttpServer::shut_down`].
     pub fn start(listeners: Vec<Listener>, router: Router, limits: Limits) -> Self {
         let stop = CancellationToken::new();
-        let port = Arc::new(Port { router, places: Places::new(limits), stop: stop.clone() });
+        let port = Arc::new(Port {
+            router,
+            computations: Computations::new(limits.handshakes_at_once),
+            handshakes: Semaphore::new(limits.open_handshakes.max(1)),
+            places: Places::new(limits),
+            stop: stop.clone(),
+        });
         let mut accepting = JoinSet::new();
         for listener in listeners {
             accepting.spawn(accept_all(Arc::clone(&port), listener));
@@ -250,6 +288,8 @@ impl HttpServer {
 struct Port {
     router: Router,
     places: Places,
+    handshakes: Semaphore,
+    computations: Computations,
     stop: CancellationToken,
 }
 
@@ -314,11 +354,22 @@ impl Port {
         }
         let connection = Connection::new(Origin::Tcp(ip), Some(place));
         let Some(tls) = tls else { return self.serve(stream, connection).await };
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.serve(stream, connection).await,
+        if let Some(stream) = self.shake_hands(tls, stream, address).await {
+            self.serve(stream, connection).await;
+        }
+    }
+
+    async fn shake_hands(&self, tls: TlsAcceptor, stream: TcpStream, address: SocketAddr) -> Option<TlsStream<TcpStream>> {
+        // The semaphore is never closed.
+        let _open = self.handshakes.acquire().await.ok()?;
+        let handshake = self.computations.turn_by_turn(tls.accept(stream));
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake);
+        match self.stop.run_until_cancelled(handshake).await? {
+            Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => tracing::debug!(%address, %error, "TLS handshake failed"),
             Err(_) => tracing::debug!(%address, "TLS handshake not finished in time"),
         }
+        None
     }
 
     async fn serve_unix(&self, stream: UnixStream) {
@@ -370,7 +421,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_gets_no_more_places_than_its_limit() {
-        let places = Places::new(Limits { unauthenticated_per_address: 2, parked: 1, wait: Duration::from_millis(20) });
+        let places = Places::new(Limits {
+            unauthenticated_per_address: 2,
+            parked: 1,
+            wait: Duration::from_millis(20),
+            ..Limits::default()
+        });
         let address: IpAddr = "10.0.0.1".parse().unwrap();
         let first = places.take(address).await.unwrap();
         let _second = places.take(address).await.unwrap();

@@ -78,7 +78,12 @@ pub(super) async fn bundle(State(api): Shared) -> impl IntoResponse {
 
 /// `GET /v1/doctor`
 pub(super) async fn doctor(State(api): Shared) -> Result<Json<Vec<Finding>>, ApiError> {
-    let audit = audit_report(&api).await?;
+    let store = api.store.failing().map_or(Ok(()), |error| Err(error.to_string()));
+    // What cannot be read is told of as the store's.
+    let audit = match audit_report(&api).await {
+        Err(_) if store.is_err() => Ok(()),
+        report => report?,
+    };
     let sidecars = api.sidecars.list();
     let authority = api.identity.authority_status();
     let now = SystemTime::now();
@@ -88,6 +93,7 @@ pub(super) async fn doctor(State(api): Shared) -> Result<Json<Vec<Finding>>, Api
             sidecars: &sidecars,
             authority: &authority,
             audit: &audit,
+            store: &store,
             surroundings: &api.surroundings,
             svid_ttl: api.svid_ttl,
             now,

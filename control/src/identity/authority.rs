@@ -9,6 +9,7 @@ use bytes::Bytes;
 use data_encoding::{BASE32_NOPAD, BASE64};
 use postern_api::http::{AuthorityStatus, CertificateStatus};
 use postern_ca::{Authority, AuthorityKeys, CertificateDer, PrivateKey, Request, Subject, Svid};
+use postern_names::{Datacenter, TrustDomain};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use zeroize::{Zeroize, Zeroizing};
@@ -115,7 +116,21 @@ fn create(cluster: &ClusterRecord, settings: &IdentitySettings, now: SystemTime)
     let (domain, datacenter) = (&cluster.trust_domain, &cluster.datacenter);
     let Some(ca) = &settings.ca else { return Ok(Authority::create(domain, datacenter, now)?) };
     let (certificates, key) = read_brought(ca)?;
-    Ok(Authority::from_pem(&certificates, &key, domain, datacenter, now)?)
+    Authority::from_pem(&certificates, &key, domain, datacenter, now).map_err(|error| ca.refused(error))
+}
+
+/// Whether a CA that is brought can sign for a mesh of these names; nothing is written.
+///
+/// # Errors
+/// The reason why it cannot, with the files.
+pub fn check_brought(
+    ca: &BroughtCa,
+    trust_domain: &TrustDomain,
+    datacenter: &Datacenter,
+    now: SystemTime,
+) -> Result<(), IdentityError> {
+    let (certificates, key) = read_brought(ca)?;
+    Authority::from_pem(&certificates, &key, trust_domain, datacenter, now).map(drop).map_err(|error| ca.refused(error))
 }
 
 fn open(value: &[u8], cluster: &ClusterRecord, seal: &SealKey, settings: &IdentitySettings) -> Result<Authority, IdentityError> {
@@ -129,7 +144,7 @@ fn open(value: &[u8], cluster: &ClusterRecord, seal: &SealKey, settings: &Identi
         (None, false) => Err(IdentityError::CaMissing),
         (Some(ca), false) => {
             let (certificates, key) = read_brought(ca)?;
-            Ok(authority.with_brought_key(&certificates, &key)?)
+            authority.with_brought_key(&certificates, &key).map_err(|error| ca.refused(error))
         }
     }
 }
@@ -222,7 +237,7 @@ impl IdentityService {
         });
         AuthorityStatus {
             trust_domain: authority.bundle().trust_domain,
-            roots: authority.bundle().roots.iter().map(|root| certificate_status(root, origin)).collect(),
+            roots: authority.bundle().roots().iter().map(|root| certificate_status(root, origin)).collect(),
             intermediate: certificate_status(authority.intermediate(), "built-in"),
             svid_ttl_s: self.settings.svid_ttl.as_secs(),
             active_svids,

@@ -39,6 +39,16 @@ pub enum IdentityError {
     /// A token cannot be made.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The CA that is brought cannot be used.
+    #[error("cannot use --ca-cert {} with --ca-key {}: {source}", certificates.display(), key.display())]
+    Brought {
+        /// `--ca-cert`.
+        certificates: PathBuf,
+        /// `--ca-key`.
+        key: PathBuf,
+        /// Why.
+        source: AuthorityError,
+    },
     /// A file of the CA that is brought cannot be read.
     #[error("cannot read {}: {source}; --ca-cert and --ca-key name PEM files", path.display())]
     CaFile {

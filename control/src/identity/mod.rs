@@ -6,6 +6,7 @@
 //! | `tokens` | enrolment tokens: made, revoked |
 //! | `enrolment`, `renewal`, `revocation` | the life of a lineage |
 //! | `tries` | failed enrolments of one address |
+//! | `server_certificate` | the certificate of the HTTP API, where nobody brought one |
 //! | `upkeep` | what is renewed and removed as time passes |
 //! | `service` | the calls of sidecars |
 
@@ -14,6 +15,7 @@ mod enrolment;
 mod error;
 mod renewal;
 mod revocation;
+mod server_certificate;
 mod service;
 mod settings;
 mod tokens;
@@ -30,10 +32,12 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use postern_ca::{Authority, Serial, SvidSlot, SvidSource, Trust, TrustBundle, TrustSource};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use self::authority::has_sealed_keys;
+pub use self::authority::{check_brought, has_sealed_keys};
 pub use self::error::IdentityError;
+use self::server_certificate::Server;
 pub use self::settings::{BroughtCa, IdentitySettings};
 pub use self::tokens::NewToken;
 use self::tries::FailedTries;
@@ -89,7 +93,11 @@ pub struct IdentityService {
     authority_revision: AtomicU64,
     trust: TrustSource,
     refreshing: Mutex<()>,
+    /// The sequence of the bundle that `trust` holds.
+    bundle_sequence: watch::Sender<u64>,
     svid: SvidSource,
+    /// The HTTP API, where it shows a certificate of this authority.
+    server: Mutex<Option<Server>>,
     tries: FailedTries,
     counters: Counters,
     /// Enrolments with one token take turns: of a hundred that came at once, ninety-nine would find the record changed.
@@ -124,6 +132,8 @@ impl IdentityService {
             authority_revision: AtomicU64::new(loaded.revision),
             trust: Arc::new(ArcSwap::from_pointee(trust)),
             refreshing: Mutex::new(()),
+            bundle_sequence: watch::Sender::new(0),
+            server: Mutex::new(None),
             svid: Arc::new(SvidSlot::empty()),
             counters: Counters::default(),
             lines: (0..LINES).map(|_| tokio::sync::Mutex::new(())).collect(),
@@ -149,6 +159,11 @@ impl IdentityService {
     /// The roots that sidecars trust.
     pub fn bundle(&self) -> TrustBundle {
         self.authority.load().bundle()
+    }
+
+    /// Tells of each new bundle, once `trust` holds it.
+    pub fn bundle_changes(&self) -> watch::Receiver<u64> {
+        self.bundle_sequence.subscribe()
     }
 
     /// Ends the upkeep. What is under way in the store is finished by the store.
@@ -192,7 +207,9 @@ impl IdentityService {
         let revoked = self.mirror.read(|view| view.revoked.keys().copied().collect());
         let bundle = self.authority.load().bundle();
         let datacenter = self.trust.load().datacenter.clone();
+        let sequence = bundle.sequence;
         self.trust.store(Arc::new(Trust { bundle, datacenter, revoked }));
+        self.bundle_sequence.send_if_modified(|told| std::mem::replace(told, sequence) != sequence);
     }
 
     fn line(&self, name: &str) -> &tokio::sync::Mutex<()> {

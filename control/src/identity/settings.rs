@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use postern_ca::AuthorityError;
+
+use super::IdentityError;
+
 /// A CA that the operator brings: `--ca-cert`, `--ca-key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BroughtCa {
@@ -10,6 +14,13 @@ pub struct BroughtCa {
     pub certificates: PathBuf,
     /// PEM: the CA's key, unencrypted.
     pub key: PathBuf,
+}
+
+impl BroughtCa {
+    /// The same refusal, with the files that it is about.
+    pub(super) fn refused(&self, source: AuthorityError) -> IdentityError {
+        IdentityError::Brought { certificates: self.certificates.clone(), key: self.key.clone(), source }
+    }
 }
 
 /// Settings of identities.

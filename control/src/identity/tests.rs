@@ -350,7 +350,7 @@ async fn a_ca_that_was_brought_is_needed_at_every_start_and_not_stored() {
         || IdentitySettings { ca: Some(BroughtCa { certificates: cert.clone(), key: key_file.clone() }), ..Default::default() };
     let (store, seal) = (new_store().await, Arc::new(SealKey::in_memory()));
     let service = start(&store, &seal, brought()).await.unwrap();
-    assert_eq!(service.bundle().roots, authority.bundle().roots);
+    assert_eq!(service.bundle().roots(), authority.bundle().roots());
     assert_eq!(service.authority_status().roots[0].origin, "brought");
     assert!(start(&store, &seal, brought()).await.is_ok());
     let without = start(&store, &seal, IdentitySettings::default()).await;
@@ -414,4 +414,25 @@ async fn the_upkeep_renews_the_own_svid_in_time() {
     };
     tokio::time::timeout(Duration::from_secs(10), renewed).await.unwrap();
     house.service.shut_down().await;
+}
+
+#[tokio::test]
+async fn the_certificate_of_the_api_is_renewed_at_half_of_its_life() {
+    use crate::http::certificate::{CertificateSlot, Reachable};
+
+    let house = House::new().await;
+    let slot = Arc::new(CertificateSlot::default());
+    let address = "0.0.0.0:8500".parse().unwrap();
+    house.service.certify(Reachable::new("host", &address, "0.0.0.0".parse().unwrap()), Arc::clone(&slot)).unwrap();
+    let first = slot.load().unwrap();
+    let ttl = house.service.settings.svid_ttl;
+    let in_time = |part: u32| SystemTime::now() + ttl * part / 8;
+
+    house.service.renew_server_certificate_if_due(in_time(3)).unwrap();
+    assert!(Arc::ptr_eq(&first, &slot.load().unwrap()), "it is not due");
+    house.service.renew_server_certificate_if_due(in_time(5)).unwrap();
+    let second = slot.load().unwrap();
+    assert_ne!(first.cert[0], second.cert[0]);
+    house.service.renew_server_certificate_if_due(in_time(6)).unwrap();
+    assert!(Arc::ptr_eq(&second, &slot.load().unwrap()), "the new one lasts");
 }

@@ -53,6 +53,9 @@ impl IdentityService {
         if let Err(error) = self.renew_own_svid_if_due(now) {
             tracing::error!(%error, "the control plane's own SVID was not renewed; trying again");
         }
+        if let Err(error) = self.renew_server_certificate_if_due(now) {
+            tracing::error!(%error, "the certificate of the HTTP API was not renewed; trying again");
+        }
         if let Err(error) = self.remove_what_has_ended(now).await {
             tracing::warn!(%error, "records that have ended were not removed; trying again");
         }

@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use postern_api::v1;
 use postern_api::v1::mesh_server::Mesh;
 use postern_ca::{Serial, TrustSource};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -82,6 +83,8 @@ pub struct MeshService {
     on_open: OnOpen,
     settings: PushSettings,
     streams: Mutex<JoinSet<()>>,
+    /// Follows the bundle.
+    follower: Mutex<JoinSet<()>>,
 }
 
 impl MeshService {
@@ -96,7 +99,20 @@ impl MeshService {
         let sets = Arc::new(EndpointSets::default());
         let sidecars = Sidecars::new(Arc::clone(&mirror), Arc::clone(&sets), Arc::new(PushStats::default()));
         let registry = Registry::start(store, Arc::clone(&mirror), sets, settings.registry.clone());
-        Arc::new(Self { mirror, registry, sidecars, trust, on_open, settings, streams: Mutex::new(JoinSet::new()) })
+        let (streams, follower) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { mirror, registry, sidecars, trust, on_open, settings, streams, follower })
+    }
+
+    /// Has every stream send the bundle as soon as `changes` tells of a new one, which `trust` then holds.
+    pub fn follow_bundle(&self, mut changes: watch::Receiver<u64>) {
+        let sidecars = Arc::downgrade(&self.sidecars);
+        changes.mark_unchanged();
+        self.follower.lock().spawn(async move {
+            while changes.changed().await.is_ok() {
+                let Some(sidecars) = sidecars.upgrade() else { return };
+                sidecars.wake_all();
+            }
+        });
     }
 
     /// All open streams.

@@ -59,6 +59,8 @@ pub struct Sidecar {
     progress: watch::Sender<Progress>,
     nacks: Mutex<Nacks>,
     pub(super) warnings: Mutex<Vec<String>>,
+    /// Parts of an intention that it understands, as its Hello told.
+    pub(super) understands: Mutex<Vec<String>>,
     pub(super) active_connections: AtomicU64,
     pub(super) clock_ahead_ms: AtomicI64,
 }
@@ -104,6 +106,8 @@ pub struct SidecarStatus {
     pub is_current: bool,
     /// Resources that it did not understand, and why.
     pub nacks: Vec<(String, String)>,
+    /// Parts of an intention that it understands, as it told; none: it told nothing.
+    pub understands: Vec<String>,
     /// Findings that it reported for `doctor`.
     pub warnings: Vec<String>,
     /// Connections open through it at its last beat.
@@ -164,6 +168,7 @@ impl Sidecar {
             progress: watch::Sender::new(Progress::default()),
             nacks: Mutex::default(),
             warnings: Mutex::default(),
+            understands: Mutex::default(),
             active_connections: AtomicU64::new(0),
             clock_ahead_ms: AtomicI64::new(0),
         }
@@ -280,6 +285,7 @@ impl Sidecar {
             reachability,
             is_current,
             nacks: self.nacks.lock().all(),
+            understands: self.understands.lock().clone(),
             warnings: self.warnings.lock().clone(),
             active_connections: self.active_connections.load(Ordering::Relaxed),
             clock_ahead_ms: self.clock_ahead_ms.load(Ordering::Relaxed),

@@ -108,6 +108,13 @@ impl Sidecars {
         sidecar.is_some()
     }
 
+    /// Has every stream look for what it did not send yet.
+    pub(super) fn wake_all(&self) {
+        for sidecar in self.index.read().all.values() {
+            sidecar.wake.notify_one();
+        }
+    }
+
     /// Ends every stream, for a shutdown.
     pub fn close_all(&self, because: &str) {
         for sidecar in self.index.read().all.values() {

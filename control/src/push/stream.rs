@@ -26,6 +26,8 @@ use crate::registry::{RegisterError, Registration};
 
 /// Upstreams that one sidecar may have.
 const MAX_UPSTREAMS: usize = 1000;
+/// Parts of an intention that a sidecar may say that it understands.
+const MAX_UNDERSTOOD: usize = 256;
 /// How long a sidecar that is told to come back later waits.
 const BUSY_RETRY: Duration = Duration::from_secs(30);
 /// For the last words of a stream to leave.
@@ -123,6 +125,8 @@ async fn admit(mesh: &MeshService, opener: &Opener, hello: &v1::Hello) -> Result
         Identity { instance: registration.id.clone(), service: opener.service.clone(), serial, lineage, address: opener.address };
     let version = hello.version.chars().take(64).collect();
     let sidecar = mesh.sidecars.claim(identity, upstreams, version).map_err(|error| refusal(Code::IdInUse, error.to_string()))?;
+    let understands = hello.understands.iter().take(MAX_UNDERSTOOD).map(|name| name.chars().take(64).collect());
+    *sidecar.understands.lock() = understands.collect();
     // Asked after the id was taken: a revocation from here on closes the stream by itself.
     let is_revoked = mesh.mirror.read(|view| view.is_revoked(&sidecar.identity.serial));
     let registered = if is_revoked {
@@ -192,6 +196,8 @@ struct OpenStream<'a> {
     bundle_sequence: u64,
     heard_at: Instant,
     heartbeat_at: Instant,
+    /// It said goodbye.
+    has_left: bool,
 }
 
 impl<'a> OpenStream<'a> {
@@ -212,6 +218,7 @@ impl<'a> OpenStream<'a> {
             verdicts: BTreeMap::new(),
             bundle_sequence: 0,
             heard_at: now,
+            has_left: false,
         }
     }
 
@@ -294,20 +301,29 @@ impl<'a> OpenStream<'a> {
                 self.sidecar.active_connections.store(beat.active_connections, Ordering::Relaxed);
                 let ahead = i128::from(beat.sidecar_time_ms) - i128::from(millis(SystemTime::now()));
                 self.sidecar.clock_ahead_ms.store(i64::try_from(ahead).unwrap_or(i64::MAX), Ordering::Relaxed);
-                self.mesh.registry.beat(&self.sidecar.identity.instance, beat.healthy);
+                if !self.has_left {
+                    self.mesh.registry.beat(&self.sidecar.identity.instance, beat.healthy);
+                }
                 Ok(())
             }
-            Some(Up::Goodbye(goodbye)) => {
-                let reason: String = goodbye.reason.chars().take(200).collect();
-                let left = self.mesh.registry.leave(&self.sidecar.identity.instance, Vec::new()).await;
-                match left {
-                    Ok(_) => Err(End::Quiet(format!("goodbye: {reason}"))),
-                    Err(error) => Err(End::Quiet(format!("goodbye: {reason}; not recorded: {error}"))),
-                }
-            }
+            Some(Up::Goodbye(goodbye)) => self.leave(goodbye).await,
+            Some(Up::Registration(_)) if self.has_left => Err(End::refused("a registration after the goodbye")),
             Some(Up::Registration(wire)) => self.registered_again(&wire).await,
             Some(Up::Hello(_)) | None => Err(End::refused("a message that has no place here")),
         }
+    }
+
+    /// Nobody is sent to this instance any more. The stream goes on: a deny has to reach the connections that it drains.
+    async fn leave(&mut self, goodbye: v1::Goodbye) -> Result<(), End> {
+        let reason: String = goodbye.reason.chars().take(200).collect();
+        let instance = &self.sidecar.identity.instance;
+        if let Err(error) = self.mesh.registry.leave(instance, Vec::new()).await {
+            return Err(End::Quiet(format!("goodbye: {reason}; not recorded: {error}")));
+        }
+        tracing::info!(%instance, reason, "sidecar leaves");
+        self.has_left = true;
+        self.first.push_back(Down::Left(v1::Left {}));
+        Ok(())
     }
 
     fn acknowledged(&mut self, ack: v1::Ack) -> Result<(), End> {

@@ -8,8 +8,9 @@ use std::time::SystemTime;
 use postern_names::{Datacenter, TrustDomain};
 use serde_json::json;
 
-use super::ControlError;
+use super::{ControlError, brought_ca};
 use crate::audit::AuditEntry;
+use crate::identity::check_brought;
 use crate::records::{self, ClusterRecord, DefaultRecord};
 use crate::seal::{SealError, SealKey};
 use crate::settings::Settings;
@@ -25,9 +26,14 @@ pub(super) async fn found(store: &Arc<dyn Store>, settings: &Settings) -> Result
         fits(settings, &cluster)?;
         return open_seal_key(settings);
     }
+    let record = new_cluster(settings)?;
+    // A CA that cannot be used is refused before anything is made: the next start may choose other names.
+    if let Some(ca) = brought_ca(settings) {
+        check_brought(&ca, &record.trust_domain, &record.datacenter, record.created_at)?;
+    }
     // Before the store: a store without its seal key would never start again.
     let seal = new_seal_key(settings)?;
-    write_cluster(store, settings).await?;
+    write_cluster(store, settings, record).await?;
     Ok(seal)
 }
 
@@ -46,7 +52,7 @@ fn fits(settings: &Settings, cluster: &ClusterRecord) -> Result<(), ControlError
     Ok(())
 }
 
-async fn write_cluster(store: &Arc<dyn Store>, settings: &Settings) -> Result<(), ControlError> {
+fn new_cluster(settings: &Settings) -> Result<ClusterRecord, ControlError> {
     let internal = |error: String| ControlError::Internal(error);
     let cluster_id = uuid::Uuid::new_v4().to_string();
     let trust_domain: TrustDomain = match &settings.trust_domain {
@@ -57,11 +63,14 @@ async fn write_cluster(store: &Arc<dyn Store>, settings: &Settings) -> Result<()
         Some(given) => given.clone(),
         None => "dc1".parse().map_err(|error| internal(format!("{error}")))?,
     };
-    let now = SystemTime::now();
-    let record = ClusterRecord { cluster_id, trust_domain, datacenter, epoch: 1, created_at: now };
+    Ok(ClusterRecord { cluster_id, trust_domain, datacenter, epoch: 1, created_at: SystemTime::now() })
+}
+
+async fn write_cluster(store: &Arc<dyn Store>, settings: &Settings, record: ClusterRecord) -> Result<(), ControlError> {
+    let internal = |error: String| ControlError::Internal(error);
     let details = json!({ "cluster_id": record.cluster_id, "trust_domain": record.trust_domain, "datacenter": record.datacenter, "default": settings.default });
     let entry = AuditEntry {
-        at: now,
+        at: record.created_at,
         who: "control-plane".into(),
         from: "local".into(),
         what: "mesh.create".into(),

@@ -31,6 +31,8 @@ struct Session {
     outgoing: mpsc::Sender<v1::SidecarMessage>,
     acknowledgements: FuturesUnordered<BoxFuture<'static, Option<v1::Ack>>>,
     welcomed: bool,
+    /// Since the goodbye: how long the answer to it is waited for.
+    answer_until: Option<Instant>,
     /// What the control plane was told last of the service's health.
     told_healthy: bool,
     silence: Duration,
@@ -47,12 +49,18 @@ impl Session {
 impl ControlClient {
     /// Opens a stream and serves it to its end.
     pub(super) async fn session(&mut self, backoff: &mut Backoff) -> Ended {
-        match self.open().await {
-            Ok((mut session, mut incoming)) => match self.serve(&mut session, &mut incoming, backoff).await {
-                Ok(never) => match never {},
-                Err(ended) => ended,
-            },
-            Err(ended) => ended,
+        let (mut session, mut incoming) = match self.open().await {
+            Ok(opened) => opened,
+            Err(ended) => return ended,
+        };
+        let Err(ended) = self.serve(&mut session, &mut incoming, backoff).await;
+        match ended {
+            // Whoever has said goodbye does not come back, however the stream ended.
+            Ended::Lost(why) | Ended::Refused(why) | Ended::Busy(_, why) if session.answer_until.is_some() => {
+                tracing::debug!(why, "the stream ended after the goodbye");
+                Ended::Goodbye
+            }
+            ended => ended,
         }
     }
 
@@ -74,6 +82,7 @@ impl ControlClient {
             outgoing,
             acknowledgements: FuturesUnordered::new(),
             welcomed: false,
+            answer_until: None,
             told_healthy,
             silence: SILENCE,
             beats: beats(BEAT),
@@ -104,6 +113,7 @@ impl ControlClient {
             reachability: Some(positions.reachability.into()),
             registration: Some(self.instance.registration(local, healthy, self.warnings.clone()).await),
             upstreams: self.instance.upstreams.iter().map(ToString::to_string).collect(),
+            understands: postern_api::understanding::ALL.iter().map(ToString::to_string).collect(),
         }
     }
 
@@ -114,10 +124,14 @@ impl ControlClient {
         backoff: &mut Backoff,
     ) -> Result<std::convert::Infallible, Ended> {
         let mut heard = Instant::now();
+        let drained = self.drained.clone();
         loop {
+            let is_leaving = session.answer_until.is_some();
+            let awaits_answer = is_leaving && !*self.left.borrow();
             tokio::select! {
                 biased;
-                reason = leaving(&mut self.goodbye) => return Err(self.say_goodbye(session, incoming, reason).await),
+                reason = leaving(&mut self.goodbye), if !is_leaving => self.say_goodbye(session, reason)?,
+                () = drained.cancelled(), if is_leaving => return Err(self.hang_up(session, incoming).await),
                 message = incoming.message() => {
                     heard = Instant::now();
                     match message {
@@ -132,11 +146,15 @@ impl ControlClient {
                         session.send(sidecar_message::Message::Ack(ack))?;
                     }
                 }
-                Ok(()) = self.healthy.changed() => {
+                Ok(()) = self.healthy.changed(), if !is_leaving => {
                     let healthy = *self.healthy.borrow_and_update();
                     self.tell_health(session, healthy).await?;
                 }
                 _ = session.beats.tick() => self.beat(session)?,
+                () = sleep_until(session.answer_until.unwrap_or(heard)), if awaits_answer => {
+                    tracing::debug!("the control plane did not answer the goodbye");
+                    self.left.send_replace(true);
+                }
                 () = sleep_until(heard + session.silence) => {
                     return Err(Ended::Lost(format!("the control plane was silent for {:?}", session.silence)));
                 }
@@ -152,6 +170,10 @@ impl ControlClient {
                 Ok(())
             }
             control_message::Message::Refusal(refusal) => Err(self.refused(refusal)),
+            control_message::Message::Left(_) => {
+                self.left.send_replace(true);
+                Ok(())
+            }
             control_message::Message::Delta(_) if !session.welcomed => Err(Ended::Lost("a delta came before the welcome".into())),
             control_message::Message::Delta(delta) => self.take_delta(session, delta),
         }
@@ -159,6 +181,7 @@ impl ControlClient {
 
     fn take_welcome(&mut self, session: &mut Session, welcome: v1::Welcome, backoff: &mut Backoff) -> Result<(), Ended> {
         if !self.cluster_id.is_empty() && welcome.cluster_id != self.cluster_id {
+            self.metrics.snapshot_refused("other_cluster");
             return Err(Ended::Refused(format!(
                 "{} belongs to cluster {}, this instance was enrolled in {}; enrol it anew with a new token and another --state-dir",
                 session.connection.address, welcome.cluster_id, self.cluster_id
@@ -197,11 +220,15 @@ impl ControlClient {
                 Ok(())
             }
             Err(older @ DeltaRefused::Older { .. }) => {
+                self.metrics.snapshot_refused("older");
                 tracing::error!(%older, "keeping what is held; was the control plane restored without raising its epoch?");
                 self.warnings = vec![older.to_string()];
                 Err(Ended::Refused(older.to_string()))
             }
-            Err(refused) => Err(Ended::Lost(refused.to_string())),
+            Err(refused @ DeltaRefused::NotValid(_)) => {
+                self.metrics.snapshot_refused("not_valid");
+                Err(Ended::Lost(refused.to_string()))
+            }
         }
     }
 
@@ -257,16 +284,20 @@ impl ControlClient {
         self.beat(session)
     }
 
-    /// Leaves the mesh: the control plane takes this instance out of every upstream at once, then ends the stream.
-    async fn say_goodbye(&self, session: &mut Session, incoming: &mut Streaming<v1::ControlMessage>, reason: String) -> Ended {
-        if session.send(sidecar_message::Message::Goodbye(v1::Goodbye { reason })).is_ok() {
-            let (closed, _) = mpsc::channel(1);
-            // Without a sender the request ends, and with it, after the goodbye, the stream.
-            session.outgoing = closed;
-            let ended = async { while let Ok(Some(_)) = incoming.message().await {} };
-            if timeout(self.periods.goodbye, ended).await.is_err() {
-                tracing::debug!("the control plane did not end the stream after the goodbye");
-            }
+    /// Leaves the mesh: the control plane takes this instance out of every upstream at once, and says so.
+    fn say_goodbye(&self, session: &mut Session, reason: String) -> Result<(), Ended> {
+        session.answer_until = Some(Instant::now() + self.periods.goodbye);
+        session.send(sidecar_message::Message::Goodbye(v1::Goodbye { reason }))
+    }
+
+    /// Ends the stream after the goodbye.
+    async fn hang_up(&self, session: &mut Session, incoming: &mut Streaming<v1::ControlMessage>) -> Ended {
+        let (closed, _) = mpsc::channel(1);
+        // Without a sender the request ends, and with it the stream.
+        session.outgoing = closed;
+        let ended = async { while let Ok(Some(_)) = incoming.message().await {} };
+        if timeout(self.periods.goodbye, ended).await.is_err() {
+            tracing::debug!("the control plane did not end the stream after the goodbye");
         }
         Ended::Goodbye
     }
