@@ -147,6 +147,9 @@ pub enum Command {
     /// Prints the reference of every command, flag, variable and default as Markdown
     #[command(hide = true)]
     Reference,
+    /// Becomes the command of `run`, tied to it
+    #[command(hide = true)]
+    Tether(plain::TetherArgs),
     /// A small HTTP service for `dev`
     #[command(hide = true)]
     DemoService(plain::DemoServiceArgs),

@@ -33,6 +33,8 @@ pub struct Failure {
     pub what: String,
     /// What to do, where something helps.
     pub cure: Option<String>,
+    /// Whether it may pass by itself, so that a service may be started again (exit code 1).
+    pub may_pass: bool,
 }
 
 /// What every command ends with.
@@ -41,12 +43,18 @@ pub type Outcome = Result<Answer, Failure>;
 impl Failure {
     /// A failure that speaks for itself.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), cure: None }
+        Self { what: what.into(), cure: None, may_pass: false }
     }
 
     /// The same failure, with what to do about it.
     pub fn cure(mut self, cure: impl Into<String>) -> Self {
         self.cure = Some(cure.into());
+        self
+    }
+
+    /// The same failure, which may pass by itself.
+    pub fn passing(mut self) -> Self {
+        self.may_pass = true;
         self
     }
 
@@ -72,7 +80,7 @@ impl std::error::Error for Failure {}
 
 impl From<ErrorBody> for Failure {
     fn from(body: ErrorBody) -> Self {
-        Self { what: body.error, cure: body.hint }
+        Self { what: body.error, cure: body.hint, may_pass: false }
     }
 }
 

@@ -132,6 +132,20 @@ pub enum CaCommand {
     Export,
 }
 
+/// What stands between `run` and its COMMAND.
+#[derive(Debug, Clone, Args)]
+pub struct TetherArgs {
+    /// The process whose end ends COMMAND.
+    #[arg(long)]
+    pub parent: i32,
+    /// The soft limit of open files for COMMAND.
+    #[arg(long)]
+    pub files: u64,
+    /// COMMAND and its arguments.
+    #[arg(last = true, required = true)]
+    pub command: Vec<std::ffi::OsString>,
+}
+
 /// A service of `dev`.
 #[derive(Debug, Clone, Args)]
 pub struct DemoServiceArgs {

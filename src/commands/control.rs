@@ -1,7 +1,8 @@
 //! `meshctl control`: the control plane.
 
-use postern_control::Settings;
 use postern_control::settings::StoreEngine;
+use postern_control::store::StoreError;
+use postern_control::{ControlError, Settings};
 use tokio::signal::unix::SignalKind;
 
 use super::done;
@@ -26,26 +27,34 @@ pub fn control(args: ControlArgs, reload: Reload) -> Outcome {
 }
 
 async fn serve(settings: Settings, args: &ControlArgs, reload: Reload, log: &Log) -> Outcome {
-    let mut stop = Stop::listen(args.until_stdin_closes)?;
+    let (first, again) = Stop::listen(args.until_stdin_closes)?.in_two_steps();
     let hangup = listen(SignalKind::hangup())?;
     let shutdown = async move {
-        let reason = stop.next().await;
+        let reason = first.await.unwrap_or("the end of its signals");
         tracing::info!("{reason}: the control plane goes down");
-        notify::stopping();
+        notify::stopping("stopping: requests under way are answered");
     };
     let print_addresses = args.print_addresses;
     let ready = move |addresses: &postern_control::Addresses| {
-        notify::ready();
+        notify::ready(&format!("serving: HTTP API on {}, sidecars on {}", addresses.http, addresses.grpc));
         if print_addresses && let Err(failure) = print_line(addresses) {
             tracing::warn!("{failure}");
         }
     };
+    notify::starting("starting: the store is opened");
     tokio::select! {
-        result = postern_control::run(settings, shutdown, ready) => result.map_err(|error| Failure::new(error.to_string()))?,
+        result = postern_control::run(settings, shutdown, ready) => result.map_err(|error| failure_of(&error))?,
+        reason = again => tracing::warn!("{reason} again: requests under way are dropped"),
         () = reload.at_hangup(hangup, log) => {}
         () = notify::watchdog() => {}
     }
     done()
+}
+
+/// A fault of the store's disk may be gone at the next start; everything else needs somebody who mends it.
+fn failure_of(error: &ControlError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    if matches!(error, ControlError::Store(StoreError::Io { .. })) { failure.passing() } else { failure }
 }
 
 /// One JSON line on stdout.

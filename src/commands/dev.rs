@@ -34,7 +34,7 @@ async fn live(args: &DevArgs, data_dir: &Path, directory: &Directory) -> Outcome
     let mut stop = Stop::listen(false)?;
     let mut mesh = Mesh::new(&directory.path, &args.log, !directory.is_kept);
     let lived = tokio::select! {
-        lived = play(args, data_dir, &mut mesh) => lived,
+        lived = play(args, data_dir, &mut mesh, directory.is_kept) => lived,
         _ = stop.next() => done(),
     };
     let hurry = async {
@@ -44,7 +44,7 @@ async fn live(args: &DevArgs, data_dir: &Path, directory: &Directory) -> Outcome
     lived
 }
 
-async fn play(args: &DevArgs, data_dir: &Path, mesh: &mut Mesh) -> Outcome {
+async fn play(args: &DevArgs, data_dir: &Path, mesh: &mut Mesh, is_kept: bool) -> Outcome {
     mesh.start_control().await?;
     if !args.bare {
         mesh.start_services().await?;
@@ -57,7 +57,7 @@ async fn play(args: &DevArgs, data_dir: &Path, mesh: &mut Mesh) -> Outcome {
         mesh.allow("web", "api").await?;
         mesh.allow("api", "db").await?;
     }
-    terminal::print(&next_steps(mesh, &prefix, args))?;
+    terminal::print(&next_steps(mesh, &prefix, is_kept))?;
     Err(mesh.first_to_end().await)
 }
 
@@ -72,7 +72,7 @@ fn prefix(data_dir: &Path, directory: &Path) -> String {
     format!("POSTERN_DATA_DIR={} ", quoted(&place.display().to_string()))
 }
 
-fn next_steps(mesh: &Mesh, prefix: &str, args: &DevArgs) -> String {
+fn next_steps(mesh: &Mesh, prefix: &str, is_kept: bool) -> String {
     let meshctl = format!("{prefix}{}", quoted(&invoked_as().display().to_string()));
     let mut text = format!(
         "The control plane is at http://{}, sidecars connect to {}. Logs are in {}.\n",
@@ -113,7 +113,7 @@ fn next_steps(mesh: &Mesh, prefix: &str, args: &DevArgs) -> String {
         );
     }
     step("who is here", format!("{meshctl} status"));
-    let after = if args.keep { "its data stay" } else { "its data go with it (--keep keeps them)" };
+    let after = if is_kept { "its data stay" } else { "its data go with it (--keep keeps them)" };
     text.push_str(&format!("\nCtrl-C ends it; {after}.\n"));
     text
 }

@@ -13,6 +13,7 @@ mod run;
 mod service;
 mod serving;
 mod status;
+mod tether;
 mod token;
 mod unbuilt;
 
@@ -28,13 +29,15 @@ use crate::{settings, terminal, usage};
 /// The exit code of our own failures; those of `run` stand apart from COMMAND's (env(1)).
 const ERROR: u8 = 2;
 const RUN_ERROR: u8 = 125;
+/// A service that failed for a reason that may pass: whoever supervises it starts it again.
+const PASSING: u8 = 1;
 
 /// Reads the command line, does what it says and gives the exit code.
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let error_code = if arguments.get(1).is_some_and(|word| word == "run") { RUN_ERROR } else { ERROR };
     let failed = |failure: &Failure| {
         terminal::note(&format!("meshctl: {failure}"));
-        ExitCode::from(error_code)
+        ExitCode::from(if failure.may_pass && error_code == ERROR { PASSING } else { error_code })
     };
     let loaded = match settings::load(&arguments, &process_environment) {
         Ok(loaded) => loaded,
@@ -62,11 +65,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 fn dispatch(loaded: Loaded, arguments: Vec<OsString>) -> Outcome {
     let Loaded { cli: Cli { command }, values } = loaded;
     match command {
-        Command::Control(args) => control::control(args, serving::Reload { arguments, values }),
-        Command::Proxy(args) => proxy::proxy(args, serving::Reload { arguments, values }),
+        Command::Control(args) => control::control(args, serving::Reload::new(arguments, values)),
+        Command::Proxy(args) => proxy::proxy(args, serving::Reload::new(arguments, values)),
         Command::Run(args) => run::run(args),
         Command::Dev(args) => dev::dev(args),
         Command::DemoService(args) => demo_service::demo_service(args),
+        Command::Tether(args) => tether::tether(args),
         Command::Token(args) => ask(token::token(args)),
         Command::Intention(args) => ask(intention::intention(args)),
         Command::Service(args) => ask(service::service(args)),

@@ -8,7 +8,7 @@ use hyper::Method;
 use postern_api::http::{CreateTokenRequest, CreatedToken};
 use postern_names::PortName;
 use postern_proxy::settings::{AccessLogMode, Address, LocalSetting, TokenSource};
-use postern_proxy::{Settings, Shutdown};
+use postern_proxy::{ProxyError, Settings, Shutdown};
 use tokio::signal::unix::SignalKind;
 
 use super::control::print_line;
@@ -40,28 +40,46 @@ pub fn proxy(args: ProxyArgs, reload: Reload) -> Outcome {
 }
 
 async fn serve(settings: Settings, args: &ProxyArgs, data_dir: &Path, reload: Reload, log: &Log) -> Outcome {
-    let settings = with_own_token(settings, data_dir).await?;
-    let mut stop = Stop::listen(false)?;
+    let (first, again) = Stop::listen(false)?.in_two_steps();
     let hangup = listen(SignalKind::hangup())?;
     let shutdown = async move {
-        let reason = stop.next().await;
+        let reason = first.await.unwrap_or("the end of its signals");
         tracing::info!("{reason}: the sidecar goes down");
-        notify::stopping();
+        notify::stopping("stopping: open connections may end");
         Shutdown::now(reason)
     };
     let print_addresses = args.print_addresses;
     let ready = move |addresses: &postern_proxy::Addresses| {
-        notify::ready();
+        notify::ready(&serving_text(addresses));
         if print_addresses && let Err(failure) = print_line(addresses) {
             tracing::warn!("{failure}");
         }
     };
+    notify::starting("starting: waiting for an SVID and for what the control plane knows");
+    let sidecar = async {
+        let settings = with_own_token(settings, data_dir).await?;
+        postern_proxy::run(settings, shutdown, ready).await.map_err(|error| failure_of(&error))
+    };
     tokio::select! {
-        result = postern_proxy::run(settings, shutdown, ready) => result.map_err(|error| Failure::new(error.to_string()))?,
+        result = sidecar => result?,
+        reason = again => tracing::warn!("{reason} again: open connections are dropped"),
         () = reload.at_hangup(hangup, log) => {}
         () = notify::watchdog() => {}
     }
     done()
+}
+
+fn serving_text(addresses: &postern_proxy::Addresses) -> String {
+    match &addresses.inbound {
+        Some(inbound) => format!("serving: inbound on {inbound}, {} upstreams", addresses.upstreams.len()),
+        None => format!("serving: {} upstreams", addresses.upstreams.len()),
+    }
+}
+
+/// A fault of the system may be gone at the next start; everything else needs somebody who mends it.
+pub fn failure_of(error: &ProxyError) -> Failure {
+    let failure = Failure::new(error.to_string());
+    if matches!(error, ProxyError::System { .. }) { failure.passing() } else { failure }
 }
 
 /// The settings of the sidecar that the flags ask for.
@@ -150,6 +168,10 @@ fn token(args: &ProxyArgs) -> Result<Option<TokenSource>, Failure> {
     }
     let Some(path) = &args.token_file else { return Ok(None) };
     if let Ok(text) = credential::read_file(path, "--token-file") {
+        // What systemd gives in place of a credential that is not there any more, since it was needed once.
+        if text.is_empty() {
+            return Ok(None);
+        }
         credential::enrolment(&text, &format!("--token-file {}", path.display()))?;
     }
     Ok(Some(TokenSource::File(path.clone())))

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit};
 use postern_proxy::{Addresses, ProxyError, Shutdown};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::{oneshot, watch};
@@ -27,10 +28,17 @@ pub fn run(args: RunArgs) -> Outcome {
     let data_dir = data_dir::find(&process_environment)?;
     let settings = settings(&args.proxy, &data_dir)?;
     let _log = Log::start(&args.proxy.log)?;
+    // The sidecar raises it for itself.
+    let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
     let runtime = super::runtime()?;
+    // COMMAND is started on this thread, whose end the kernel takes for the end of its parent.
     let result = runtime.block_on(async {
-        let settings = with_own_token(settings, &data_dir).await?;
-        serve(settings, &args).await
+        let mut stop = Stop::listen(args.until_stdin_closes)?;
+        let settings = tokio::select! {
+            settings = with_own_token(settings, &data_dir) => settings?,
+            reason = stop.next() => return Ok(Answer::Code(signal_code(reason))),
+        };
+        serve(settings, &args, stop, files).await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -68,12 +76,20 @@ impl Sidecar {
         }
     }
 
-    /// Drains and ends.
-    async fn end(mut self, reason: &'static str) {
+    /// Drains and ends; a signal cuts that short.
+    async fn end(mut self, reason: &'static str, stop: &mut Stop) {
         self.deregister(reason);
         self.command_ended.send_replace(true);
-        if let Err(failure) = outcome_of(self.task.await) {
-            tracing::error!("{failure}");
+        tokio::select! {
+            result = &mut self.task => {
+                if let Err(failure) = outcome_of(result) {
+                    tracing::error!("{failure}");
+                }
+            }
+            reason = stop.next() => {
+                tracing::warn!("{reason} again: open connections are dropped");
+                self.task.abort();
+            }
         }
     }
 }
@@ -91,14 +107,13 @@ fn outcome_of(result: Result<Result<(), ProxyError>, tokio::task::JoinError>) ->
     }
 }
 
-async fn serve(settings: postern_proxy::Settings, args: &RunArgs) -> Outcome {
+async fn serve(settings: postern_proxy::Settings, args: &RunArgs, mut stop: Stop, files: u64) -> Outcome {
     let service = settings.service.clone();
-    let mut stop = Stop::listen(args.until_stdin_closes)?;
     let (mut sidecar, ready) = Sidecar::start(settings);
     let addresses = tokio::select! {
         result = &mut sidecar.task => return Err(ended_by_itself(result)),
         reason = stop.next() => {
-            sidecar.end(reason).await;
+            sidecar.end(reason, &mut stop).await;
             return Ok(Answer::Code(signal_code(reason)));
         }
         addresses = tokio::time::timeout(args.ready_timeout, ready) => addresses,
@@ -107,7 +122,7 @@ async fn serve(settings: postern_proxy::Settings, args: &RunArgs) -> Outcome {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(_)) => return Err(ended_by_itself(sidecar.task.await)),
         Err(_) => {
-            sidecar.end("not ready in time").await;
+            sidecar.end("not ready in time", &mut stop).await;
             let waited = crate::duration::text(args.ready_timeout);
             return Err(Failure::new(format!(
                 "the sidecar of {service} was not ready within {waited}, so the command was not started"
@@ -119,11 +134,11 @@ async fn serve(settings: postern_proxy::Settings, args: &RunArgs) -> Outcome {
         super::control::print_line(&addresses)?;
     }
     let environment = environment(service.as_str(), &addresses);
-    match Child::start(&args.command, &environment) {
+    match Child::start(&tethered(&args.command, files), &environment) {
         Ok(child) => accompany(child, sidecar, stop, args).await,
         Err(failure) => {
             tracing::error!("{}", failure.why);
-            sidecar.end("the command did not start").await;
+            sidecar.end("the command did not start", &mut stop).await;
             Ok(Answer::Code(failure.code))
         }
     }
@@ -146,7 +161,7 @@ async fn accompany(mut child: Child, mut sidecar: Sidecar, mut stop: Stop, args:
             code = child.wait() => {
                 tracing::info!("the command ended with code {code}; its instance is deregistered");
                 child.signal_group(nix::sys::signal::Signal::SIGTERM);
-                sidecar.end("the command ended").await;
+                sidecar.end("the command ended", &mut stop).await;
                 return Ok(Answer::Code(code));
             }
             result = &mut sidecar.task => {
@@ -179,8 +194,19 @@ async fn take_down(mut child: Child, mut sidecar: Sidecar, mut stop: Stop, reaso
             child.stop(args.kill_timeout, again).await
         }
     };
-    sidecar.end(reason).await;
+    sidecar.end(reason, &mut stop).await;
     code
+}
+
+/// COMMAND by way of `tether`, where a kernel can tie it to us.
+fn tethered(command: &[OsString], files: u64) -> Vec<OsString> {
+    if !cfg!(target_os = "linux") {
+        return command.to_vec();
+    }
+    let parent = std::process::id().to_string();
+    // This very binary, even when its file has been replaced since.
+    let tether = ["/proc/self/exe", "tether", "--parent", &parent, "--files", &files.to_string(), "--"].map(OsString::from);
+    tether.into_iter().chain(command.iter().cloned()).collect()
 }
 
 /// Signals that mean something to COMMAND alone.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::time::SystemTime;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -18,6 +20,32 @@ pub struct Reload {
     pub arguments: Vec<OsString>,
     /// Every flag with its values.
     pub values: BTreeMap<String, Vec<String>>,
+    /// The files that those name, as they were.
+    files: BTreeMap<String, FileState>,
+}
+
+/// Flags that name a file which is read at the start.
+const FILES: [&str; 6] = ["http-cert", "http-key", "ca-cert", "ca-key", "seal-key-file", "token-file"];
+
+/// Enough to see that a file was replaced or written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct FileState {
+    inode: u64,
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl FileState {
+    fn of(path: &str) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Self { inode: metadata.ino(), length: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
+/// A file that is not there is left out: a first start makes its seal key.
+fn files_of(values: &BTreeMap<String, Vec<String>>) -> BTreeMap<String, FileState> {
+    let state = |flag: &str| FileState::of(values.get(flag)?.first()?);
+    FILES.into_iter().filter_map(|flag| Some((flag.to_owned(), state(flag)?))).collect()
 }
 
 /// The signals that end a process.
@@ -52,6 +80,18 @@ impl Stop {
         }
         reason
     }
+
+    /// Going down in two steps: the first signal goes to the receiver, and the future ends with the second. It must be
+    /// polled for the first to be heard.
+    pub fn in_two_steps(mut self) -> (oneshot::Receiver<&'static str>, impl Future<Output = &'static str>) {
+        let (tell, first) = oneshot::channel();
+        let second = async move {
+            // Where nobody waits for the first any more, the second still counts.
+            let _ = tell.send(self.next().await);
+            self.next().await
+        };
+        (first, second)
+    }
 }
 
 /// Listens for a signal.
@@ -74,6 +114,11 @@ fn end_of_stdin() -> Result<oneshot::Receiver<()>, Failure> {
 }
 
 impl Reload {
+    /// What was just read.
+    pub fn new(arguments: Vec<OsString>, values: BTreeMap<String, Vec<String>>) -> Self {
+        Self { files: files_of(&values), arguments, values }
+    }
+
     /// Reads the settings again at every SIGHUP, takes over what it can and names what needs a restart; never ends.
     pub async fn at_hangup(mut self, mut hangup: Signal, log: &Log) {
         while hangup.recv().await.is_some() {
@@ -91,7 +136,11 @@ impl Reload {
             }
         };
         let changed = changed_flags(&self.values, &values);
-        if changed.is_empty() {
+        let replaced = self.replaced_files();
+        for (flag, path) in &replaced {
+            tracing::warn!("the file of --{flag}, {path}, has changed; it is read at the next start");
+        }
+        if changed.is_empty() && replaced.is_empty() {
             return tracing::info!("settings were read again; nothing has changed");
         }
         for flag in changed {
@@ -108,6 +157,12 @@ impl Reload {
                 self.values.insert(flag, now);
             }
         }
+    }
+
+    fn replaced_files(&self) -> Vec<(String, String)> {
+        let now = files_of(&self.values);
+        let replaced = now.iter().filter(|(flag, now)| self.files.get(*flag).is_some_and(|before| before != *now));
+        replaced.filter_map(|(flag, _)| Some((flag.clone(), self.values.get(flag)?.first()?.clone()))).collect()
     }
 }
 

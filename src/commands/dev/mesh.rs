@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use super::process::Process;
 use crate::cli::{LogArgs, LogFormat};
 use crate::client::{Client, Finder};
+use crate::data_dir::process_environment;
 use crate::outcome::Failure;
 
 /// Who calls whom.
@@ -67,13 +68,26 @@ impl Mesh {
         ["--log-level", &self.log.log_level, "--log-format", format].map(String::from).to_vec()
     }
 
-    /// Starts the control plane, on the usual ports where they are free.
+    /// Starts the control plane, on the usual ports where they are free. Another process may take one of those between
+    /// our look and the start; then there are others.
     pub async fn start_control(&mut self) -> Result<(), Failure> {
+        let usual = [usual_or_free(8500), usual_or_free(8502)];
+        let any = [String::from("127.0.0.1:0"), String::from("127.0.0.1:0")];
+        match self.start_control_on(&usual).await {
+            Err(_) if usual != any => self.start_control_on(&any).await,
+            started => started,
+        }
+    }
+
+    async fn start_control_on(&mut self, [http, grpc]: &[String; 2]) -> Result<(), Failure> {
         let mut arguments = vec!["control".to_owned(), "--print-addresses".into(), "--until-stdin-closes".into()];
         arguments.extend(["--data-dir".into(), self.directory.display().to_string()]);
-        arguments.extend(["--http".into(), usual_or_free(8500), "--grpc".into(), usual_or_free(8502)]);
+        arguments.extend(["--http".into(), http.clone(), "--grpc".into(), grpc.clone()]);
         if self.seals_in_memory {
             arguments.push("--seal-in-memory".into());
+        } else if let Some(path) = process_environment("POSTERN_CONTROL_SEAL_KEY_FILE") {
+            // Everything else of the environment is kept from the processes here; what is kept must open again.
+            arguments.extend(["--seal-key-file".into(), path]);
         }
         arguments.extend(self.log_flags());
         let control = self.control.insert(Process::start("control", &arguments, &[], &self.directory.join("logs"))?);

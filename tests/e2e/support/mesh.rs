@@ -33,6 +33,14 @@ impl Mesh {
         mesh
     }
 
+    /// With the HTTP API on `address`.
+    pub fn start_with_http(address: &str) -> Self {
+        let mut mesh = Self::new(None, "127.0.0.1:0", &[]);
+        mesh.http = address.into();
+        mesh.start_control();
+        mesh
+    }
+
     /// On another host, with port 8502 of `grpc` for its sidecars.
     pub fn start_on(host: &Host, grpc: &str) -> Self {
         let mut mesh = Self::new(Some(host.clone()), grpc, &[]);

@@ -3,11 +3,13 @@
 mod host;
 mod mesh;
 mod process;
+mod terminal;
 mod traffic;
 
 pub use host::{Host, link};
 pub use mesh::Mesh;
 pub use process::{Process, eventually, free_port};
+pub use terminal::Terminal;
 pub use traffic::{EchoServer, connect, http_get, is_closed, say};
 
 use std::time::Duration;
