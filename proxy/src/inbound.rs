@@ -20,7 +20,7 @@ use crate::local::{LocalStream, LocalTarget};
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
 use crate::snapshot::SnapshotSource;
 use crate::transport::direct::DirectAcceptor;
-use crate::transport::{self, HandshakeError, Stream, listen};
+use crate::transport::{self, HandshakeError, Stream, hello, listen};
 
 /// The accepting half of a sidecar.
 pub(crate) struct Inbound {
@@ -80,16 +80,12 @@ impl Inbound {
             return self.refuse(socket, "too_many_unauthenticated");
         };
         transport::set_options(&socket);
-        let mut first_byte = [0];
-        // A peek, since `readable` may be told of a socket that has nothing to read.
-        let spoke = tokio::select! {
+        let arrived = tokio::select! {
             () = self.stopping.cancelled() => return None,
-            spoke = tokio::time::timeout(self.limits.handshake, socket.peek(&mut first_byte)) => spoke,
+            arrived = tokio::time::timeout(self.limits.handshake, hello::arrive(&socket)) => arrived,
         };
-        match spoke {
-            Ok(Ok(1..)) => {}
-            Ok(Ok(0) | Err(_)) => return self.handshake_failed(&HandshakeError::PeerClosed, address, accepted),
-            Err(_) => return self.handshake_failed(&HandshakeError::TimedOut, address, accepted),
+        if let Err(error) = arrived.unwrap_or(Err(HandshakeError::TimedOut)) {
+            return self.handshake_failed(&error, address, accepted);
         }
         let left = self.limits.handshake.saturating_sub(accepted.elapsed());
         let _place = tokio::select! {

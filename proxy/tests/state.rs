@@ -63,7 +63,7 @@ fn what_is_kept_comes_back_after_a_restart() {
     assert_eq!(found.svid.serial(), kept.svid.serial());
     assert_eq!(found.svid.key().public_key_hash(), kept.svid.key().public_key_hash());
     assert_eq!((found.cluster_id, found.lineage, found.instance), (kept.cluster_id, kept.lineage, kept.instance));
-    assert_eq!(found.bundle.roots, kept.bundle.roots);
+    assert_eq!(found.bundle.roots(), kept.bundle.roots());
     assert_eq!(state.snapshot().unwrap().unwrap(), snapshot);
     assert_eq!(state.port(), Some(21_003));
 }

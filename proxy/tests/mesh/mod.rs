@@ -1,4 +1,5 @@
 //! A mesh in one process: an authority, sidecars' data planes, and services behind them.
+#![allow(dead_code)] // each test program uses a part of it
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
@@ -242,7 +243,6 @@ impl Mesh {
             instance: format!("{}-1", parts.service).parse().expect("instance"),
             service: parts.service,
             trust_domain: self.trust_domain.clone(),
-            datacenter: self.datacenter.clone(),
             svid,
             trust: trust_source.clone(),
             snapshots: receiver,
@@ -274,6 +274,13 @@ impl Mesh {
     {
         let svid = SvidSlot::new(Arc::new(self.svid(service, HOUR)));
         connect(other, svid, name, socket).await
+    }
+
+    /// What a client that is `service` shakes hands by.
+    pub fn client_config(&self, service: &str) -> Arc<rustls::ClientConfig> {
+        let trust: TrustSource = Arc::new(ArcSwap::new(self.trust(HashSet::new())));
+        let svid = SvidSlot::new(Arc::new(self.svid(service, HOUR)));
+        client_config(Arc::new(svid), SvidVerifier::new(trust, Expected::AnyService), &[])
     }
 
     pub async fn shake_hands_without_certificate<S>(&self, name: &str, socket: S) -> io::Result<TlsStream<S>>
@@ -338,6 +345,18 @@ impl Side {
         self.trust.store(snapshot.trust.clone());
         self.snapshots.send_replace(snapshot);
         sequence
+    }
+
+    /// All metrics as text.
+    pub fn metrics(&self) -> String {
+        self.metrics.encode().expect("metrics")
+    }
+
+    /// The sum of the series of a metric whose line has this text.
+    pub fn sum(&self, name: &str, text: &str) -> f64 {
+        let metrics = self.metrics();
+        let lines = metrics.lines().filter(|line| line.starts_with(name) && line.contains(text));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     /// Waits until the metrics have this text.
