@@ -1,0 +1,40 @@
+//! The load: what is asked of a pair, and what the pair used for it. The load's own CPU time does not count.
+
+mod aged;
+mod bulk;
+mod fresh;
+mod idle;
+mod requests;
+mod schedule;
+
+pub use aged::aged_connections;
+pub use bulk::{Direction, bulk};
+pub use fresh::fresh_connections;
+pub use idle::idle_connections;
+pub use requests::requests;
+pub use schedule::{Latency, at_fixed_rate};
+
+use std::time::Duration;
+
+/// Work that was done, and what it took.
+#[derive(Debug, Clone, Copy)]
+pub struct Cost {
+    /// Requests, connections, or bytes.
+    pub units: f64,
+    /// User and system time of the pair.
+    pub cpu: Duration,
+    /// From beginning to end.
+    pub wall: Duration,
+}
+
+impl Cost {
+    /// Microseconds of CPU time a unit.
+    pub fn cpu_us(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.units
+    }
+
+    /// Units a second.
+    pub fn rate(&self) -> f64 {
+        self.units / self.wall.as_secs_f64()
+    }
+}

@@ -1,0 +1,34 @@
+//! Sidecar pairs side by side: the same work through Envoy, nginx, HAProxy and Postern, alternating, with the CPU time,
+//! memory and latency that each of them costs. `README.md` beside this file says how each is configured and why.
+
+mod certificates;
+mod http;
+mod install;
+mod line;
+mod load;
+mod machine;
+mod pair;
+mod peers;
+mod probe;
+mod process;
+mod report;
+mod run;
+mod samples;
+mod service;
+mod settings;
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::settings::Settings;
+
+fn main() -> anyhow::Result<()> {
+    if let Some(legs) = peers::plain::requested_legs() {
+        return peers::plain::relay(&legs);
+    }
+    let settings = Settings::parse().with_quick();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;
+    let outcome = runtime.block_on(run::run(&settings))?;
+    print!("{}", report::text(&outcome, &settings));
+    report::write(&outcome, &settings)
+}
