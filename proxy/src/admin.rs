@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use postern_ca::SvidSource;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -94,13 +94,17 @@ impl Admin {
         }
     }
 
-    /// Serves these and `/snapshot` on the socket in the state directory. Its permissions are the guard.
+    /// Serves these and `/snapshot` on the socket in the state directory. Its permissions are the guard; where somebody has
+    /// opened those, the kernel still says who asks.
     pub async fn serve_private(self: Arc<Self>, listener: UnixListener) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             match listener.accept().await {
+                Ok((socket, _)) if !is_ours(&socket) => {
+                    tracing::warn!("a connection of another user to the admin socket was refused");
+                }
                 Ok((socket, _)) => {
                     let admin = self.clone();
                     connections.spawn(async move {
@@ -213,6 +217,11 @@ fn rfc3339(time: std::time::SystemTime) -> String {
     time::OffsetDateTime::from(time)
         .format(&time::format_description::well_known::Rfc3339)
         .unwrap_or_else(|_| "out of range".into())
+}
+
+/// Our own user, or root.
+fn is_ours(socket: &UnixStream) -> bool {
+    socket.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == nix::unistd::geteuid().as_raw())
 }
 
 async fn serve_connection<S, F>(socket: S, answer: F)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postern_ca::{SvidSource, TrustSource};
-use postern_names::{Datacenter, InstanceId, PortName, ServiceName, TrustDomain};
+use postern_names::{InstanceId, PortName, ServiceName, TrustDomain};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -38,8 +38,6 @@ pub struct DataPlaneConfig {
     pub service: ServiceName,
     /// The mesh.
     pub trust_domain: TrustDomain,
-    /// The datacenter of this sidecar.
-    pub datacenter: Datacenter,
     /// This copy of the service.
     pub instance: InstanceId,
     /// The current SVID.

@@ -7,22 +7,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use postern_intentions::Protocol;
-pub use postern_names::Address;
-use postern_names::{InstanceId, NameError, PortName, ServiceName};
+pub use postern_names::{Address, SettingError};
+use postern_names::{InstanceId, PortName, ServiceName};
 use zeroize::Zeroizing;
 
 pub use crate::access_log::LogMode as AccessLogMode;
-
-/// A setting that is not valid, with the form that is expected.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct SettingError(pub String);
-
-impl From<NameError> for SettingError {
-    fn from(error: NameError) -> Self {
-        Self(error.to_string())
-    }
-}
 
 /// Everything that a sidecar is told at its start.
 #[derive(Debug, Clone)]

@@ -52,6 +52,34 @@ fn export_and_apply_change_nothing() {
 }
 
 #[test]
+fn a_file_of_five_thousand_intentions_is_applied_in_one_revision_and_exported_as_it_was() {
+    let mesh = Mesh::start();
+    let file = mesh.path("intentions.yaml");
+    let mut text = String::from("default: deny\nintentions:\n");
+    for n in 0..5000 {
+        let action = if n % 3 == 0 { "deny" } else { "allow" };
+        text.push_str(&format!("  - {{source: service-{n}, destination: api-{}, action: {action}}}\n", n % 50));
+    }
+    std::fs::write(&file, text).unwrap();
+    let name = file.to_str().unwrap();
+    mesh.meshctl(&["intention", "apply", "-f", name, "--yes"]);
+    let exported = mesh.meshctl(&["intention", "export"]);
+    let listed = mesh.json(&["intention", "list"]);
+    let revisions: std::collections::BTreeSet<u64> =
+        listed["intentions"].as_array().unwrap().iter().map(|one| one["revision"].as_u64().unwrap()).collect();
+    assert_eq!((listed["intentions"].as_array().unwrap().len(), revisions.len()), (5000, 1));
+    let plan = mesh.run(&["intention", "plan", "-f", name]);
+    assert_eq!((plan.status.code(), String::from_utf8_lossy(&plan.stdout).trim()), (Some(0), "nothing would change"));
+    let again = mesh.path("exported.yaml");
+    std::fs::write(&again, &exported).unwrap();
+    let plan = mesh.run(&["intention", "plan", "-f", again.to_str().unwrap()]);
+    assert_eq!(plan.status.code(), Some(0), "what was exported is what is there");
+    std::fs::write(&again, "default: deny\nintentions: []\n").unwrap();
+    mesh.meshctl(&["intention", "apply", "-f", again.to_str().unwrap(), "--yes"]);
+    assert_eq!(mesh.json(&["intention", "list"])["intentions"].as_array().unwrap().len(), 0);
+}
+
+#[test]
 fn check_answers_with_its_exit_code() {
     let mesh = Mesh::start();
     mesh.allow("web", "api");

@@ -3,7 +3,11 @@
 //! Policy, accounting and copying know only [`Stream`]. Today every stream is one TLS connection of its own ([`direct`]).
 
 pub mod direct;
+pub(crate) mod handshake;
+pub(crate) mod hello;
 pub(crate) mod listen;
+pub(crate) mod record;
+pub(crate) mod tunnel;
 
 use std::io;
 use std::pin::Pin;
