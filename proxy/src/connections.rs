@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use postern_ca::{Peer, Refusal};
+use postern_ca::Refusal;
 use postern_intentions::{Call, Decision, decide};
 use postern_names::{PortName, ServiceName};
 use tokio::sync::{Notify, oneshot, watch};
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use crate::clock::Clock;
 use crate::metrics::Direction;
 use crate::snapshot::{Snapshot, SnapshotSource};
+use crate::transport::PeerIdentity;
 
 /// Why an open connection is closed by this sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub struct Judgeable {
     /// Who dialled. Only inbound connections are judged by intentions: the destination alone enforces.
     pub direction: Direction,
     /// The verified peer.
-    pub peer: Arc<Peer>,
+    pub peer: PeerIdentity,
     /// The peer's service.
     pub service: ServiceName,
     /// The port of the destination.
@@ -163,7 +164,7 @@ impl Connections {
     /// [`Full`], for inbound connections: those that the own service opens are its own affair.
     pub fn register(self: &Arc<Self>, judgeable: Judgeable) -> Result<Registered, Full> {
         let (closer, closed) = oneshot::channel();
-        let ends = judgeable.peer.not_after;
+        let ends = judgeable.peer.not_after();
         let mut inner = self.inner.lock();
         if judgeable.direction == Direction::Inbound {
             if inner.inbound >= self.most {
@@ -188,17 +189,9 @@ impl Connections {
 
     /// Judges every connection by `snapshot` and tells those to close that may go on no more.
     pub fn rejudge(&self, snapshot: &Snapshot, now: SystemTime) {
-        // Many connections share a certificate, and judging one hashes every root: once for each serial is enough.
-        let mut trusted = HashMap::new();
-        self.close_where(|judgeable| {
-            let serial = judgeable.peer.serial;
-            let untrusted = *trusted
-                .entry(serial)
-                .or_insert_with(|| judgeable.still_trusted(snapshot, now).err().map(|refusal| refusal.word()));
-            match untrusted {
-                Some(word) => Some(Closed::Untrusted(word)),
-                None => judgeable.denied(&self.own, snapshot, now),
-            }
+        self.close_where(|judgeable| match judgeable.still_trusted(snapshot, now) {
+            Err(refusal) => Some(Closed::Untrusted(refusal.word())),
+            Ok(()) => judgeable.denied(&self.own, snapshot, now),
         });
     }
 
@@ -212,7 +205,7 @@ impl Connections {
         let mut earliest_end = None;
         for entry in inner.entries.values_mut().filter(|entry| entry.closer.is_some()) {
             let Some(closed) = verdict(&entry.judgeable) else {
-                let ends = entry.judgeable.peer.not_after;
+                let ends = entry.judgeable.peer.not_after();
                 earliest_end = Some(earliest_end.map_or(ends, |earliest: SystemTime| earliest.min(ends)));
                 continue;
             };

@@ -17,18 +17,24 @@ use crate::balance::Loads;
 use crate::clock::Clock;
 use crate::connections::{Connections, keep_judging};
 use crate::inbound::Inbound;
+use crate::limits::Admission;
 use crate::outbound::Outbound;
 use crate::snapshot::SnapshotSource;
-use crate::transport::direct::{DirectAcceptor, DirectDialler};
+use crate::transport::accept::Acceptor;
+use crate::transport::dial::{Dialler, DiallerContext};
+use crate::transport::tunnel::{Budgets, PeerTunnels, TunnelLimits, Tunnels};
 
 pub use crate::access_log::{AccessLog, LogMode};
 pub use crate::limits::Limits;
 pub use crate::local::LocalTarget;
 pub use crate::metrics::Metrics;
 pub use crate::outbound::{UpstreamListener, UpstreamSpec};
+pub use crate::transport::{RecordLayerKind, TransportMode};
 
 /// How often series of peers that are gone are looked for.
 const FORGETTING: Duration = Duration::from_secs(60);
+/// How often buffers that nobody needs are looked for.
+const TRIMMING: Duration = Duration::from_secs(10);
 /// How long connections that were told to close at the end of a drain may take to do so.
 const CLOSING: Duration = Duration::from_secs(1);
 
@@ -54,6 +60,10 @@ pub struct DataPlaneConfig {
     pub locals: BTreeMap<PortName, LocalTarget>,
     /// Where the service finds those that it calls.
     pub upstreams: Vec<(UpstreamSpec, UpstreamListener)>,
+    /// How other instances are dialled, and whether tunnels are accepted.
+    pub transport: TransportMode,
+    /// What seals and opens records.
+    pub record_layer: RecordLayerKind,
     /// How much of everything is served.
     pub limits: Limits,
     /// Where connections are logged.
@@ -78,40 +88,27 @@ pub enum DataPlaneError {
     ServerName(UpstreamSpec),
 }
 
-/// A running data plane. Dropping it ends everything at once; [`DataPlane::drain`] ends it in order.
-pub struct DataPlane {
-    stopping: CancellationToken,
+/// What the workers of one sidecar share: limits hold for all of them together.
+#[derive(Clone)]
+pub struct Shared {
     connections: Arc<Connections>,
-    enforced: watch::Receiver<u64>,
-    listeners: JoinSet<()>,
-    // Dropped with the data plane, which ends its tasks.
-    _upkeep: JoinSet<()>,
+    admission: Arc<Admission>,
+    loads: Arc<Loads>,
+    peer_tunnels: Arc<PeerTunnels>,
+    budgets: Arc<Budgets>,
 }
 
-impl DataPlane {
-    /// Starts to serve, on the current tokio runtime.
-    ///
-    /// # Errors
-    /// When a listener cannot be used or an upstream has no valid server name; nothing is left running.
-    pub async fn start(config: DataPlaneConfig) -> Result<Self, DataPlaneError> {
-        let connections =
-            Connections::new(config.service.clone(), config.limits.max_connections, config.limits.max_connections_per_peer);
-        let stopping = CancellationToken::new();
-        let (enforced_sender, enforced) = watch::channel(0);
-        let mut upkeep = JoinSet::new();
-        let judging = keep_judging(connections.clone(), config.snapshots.clone(), config.clock.clone(), enforced_sender);
-        upkeep.spawn(judging);
-        let log = config.access_log.clone();
-        upkeep.spawn(async move { log.tell_left_out().await });
-        upkeep.spawn(forget_peers(config.metrics.clone()));
-        let mut listeners = JoinSet::new();
-        spawn_listeners(config, &connections, &stopping, &mut listeners)?;
-        Ok(Self { stopping, connections, enforced, listeners, _upkeep: upkeep })
-    }
-
-    /// The sequence number of the newest snapshot by which every open connection was judged.
-    pub fn enforced(&self) -> watch::Receiver<u64> {
-        self.enforced.clone()
+impl Shared {
+    /// For workers with this configuration.
+    pub fn new(config: &DataPlaneConfig) -> Self {
+        let limits = &config.limits;
+        Self {
+            connections: Connections::new(config.service.clone(), limits.max_connections, limits.max_connections_per_peer),
+            admission: Admission::new(limits),
+            loads: Arc::default(),
+            peer_tunnels: PeerTunnels::new(limits.tunnels_per_address),
+            budgets: Budgets::new(limits.unread, limits.unread_per_peer),
+        }
     }
 
     /// Connections that are open now, both directions.
@@ -119,20 +116,95 @@ impl DataPlane {
         self.connections.open()
     }
 
+    /// Judges every open connection again at each snapshot, whichever worker has it, and tells the sequence number of the
+    /// newest snapshot by which all were judged. Runs until it is dropped.
+    pub async fn keep_judging(self, snapshots: SnapshotSource, clock: Arc<Clock>, enforced: watch::Sender<u64>) {
+        keep_judging(self.connections, snapshots, clock, enforced).await;
+    }
+}
+
+impl DataPlaneConfig {
+    /// The same for another worker, which accepts from the same listeners.
+    ///
+    /// # Errors
+    /// When the system gives no more file descriptors.
+    pub fn for_another_worker(&self) -> io::Result<Self> {
+        let upstreams = self.upstreams.iter().map(|(upstream, listener)| Ok((upstream.clone(), listener.try_clone()?)));
+        Ok(Self {
+            service: self.service.clone(),
+            trust_domain: self.trust_domain.clone(),
+            instance: self.instance.clone(),
+            svid: self.svid.clone(),
+            trust: self.trust.clone(),
+            snapshots: self.snapshots.clone(),
+            clock: self.clock.clone(),
+            inbound: self.inbound.as_ref().map(std::net::TcpListener::try_clone).transpose()?,
+            locals: self.locals.clone(),
+            upstreams: upstreams.collect::<io::Result<_>>()?,
+            transport: self.transport,
+            record_layer: self.record_layer,
+            limits: self.limits.clone(),
+            access_log: self.access_log.clone(),
+            metrics: self.metrics.clone(),
+        })
+    }
+}
+
+/// A running data plane. Dropping it ends everything at once; [`DataPlane::drain`] ends it in order.
+pub struct DataPlane {
+    stopping: CancellationToken,
+    shared: Shared,
+    listeners: JoinSet<()>,
+    tunnels: Arc<Tunnels>,
+    // Dropped with the data plane, which ends its tasks.
+    _upkeep: JoinSet<()>,
+}
+
+impl DataPlane {
+    /// Starts to serve, on the current tokio runtime, which has one thread: buffers and tunnels belong to it. Connections
+    /// are judged by [`Shared::keep_judging`], which runs once for all workers.
+    ///
+    /// # Errors
+    /// When a listener cannot be used or an upstream has no valid server name; nothing is left running.
+    pub async fn start(config: DataPlaneConfig, shared: Shared) -> Result<Self, DataPlaneError> {
+        let stopping = CancellationToken::new();
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn(trim_buffers());
+        let tunnels = Tunnels::new(
+            config.limits.tunnels_per_instance,
+            config.limits.tunnel_idle,
+            config.snapshots.clone(),
+            stopping.clone(),
+            config.metrics.clone(),
+        );
+        let mut listeners = JoinSet::new();
+        spawn_listeners(config, &shared, &tunnels, &stopping, &mut listeners)?;
+        Ok(Self { stopping, shared, listeners, tunnels, _upkeep: upkeep })
+    }
+
     /// Accepts no more, lets open connections end by themselves for `deadline`, and then closes what is left.
     pub async fn drain(mut self, deadline: Duration) {
         self.stopping.cancel();
         let until = Instant::now() + deadline;
-        let ended = tokio::time::timeout_at(until, all_ended(&mut self.listeners)).await;
-        if ended.is_ok() {
+        if tokio::time::timeout_at(until, self.all_over()).await.is_ok() {
             return;
         }
-        tracing::info!(connections = self.connections.open(), "closing the connections that are still open");
-        self.connections.close_all();
-        if tokio::time::timeout(CLOSING, all_ended(&mut self.listeners)).await.is_err() {
+        tracing::info!(connections = self.shared.open_connections(), "closing the connections that are still open");
+        self.shared.connections.close_all();
+        if tokio::time::timeout(CLOSING, self.all_over()).await.is_err() {
             self.listeners.shutdown().await;
         }
     }
+
+    async fn all_over(&mut self) {
+        all_ended(&mut self.listeners).await;
+        self.tunnels.ended().await;
+    }
+}
+
+/// What is looked after once for all workers: the log tells what it left out, series of peers that are gone are forgotten.
+pub async fn keep_house(log: AccessLog, metrics: Arc<Metrics>) {
+    tokio::join!(log.tell_left_out(), forget_peers(metrics));
 }
 
 async fn all_ended(tasks: &mut JoinSet<()>) {
@@ -141,30 +213,36 @@ async fn all_ended(tasks: &mut JoinSet<()>) {
 
 fn spawn_listeners(
     config: DataPlaneConfig,
-    connections: &Arc<Connections>,
+    shared: &Shared,
+    tunnels: &Arc<Tunnels>,
     stopping: &CancellationToken,
     listeners: &mut JoinSet<()>,
 ) -> Result<(), DataPlaneError> {
-    let loads = Arc::new(Loads::default());
+    let tunnel_limits = TunnelLimits::default();
+    let dialling = Arc::new(DiallerContext {
+        trust_domain: config.trust_domain.clone(),
+        svid: config.svid.clone(),
+        trust: config.trust.clone(),
+        clock: config.clock.clone(),
+        limits: config.limits.clone(),
+        tunnel_limits,
+        mode: config.transport,
+        record_layer: config.record_layer,
+        metrics: config.metrics.clone(),
+        tunnels: tunnels.clone(),
+        budgets: shared.budgets.clone(),
+    });
     for (upstream, listener) in config.upstreams {
-        let dialler = DirectDialler::new(
-            &upstream.service,
-            &upstream.port,
-            &config.trust_domain,
-            config.svid.clone(),
-            config.trust.clone(),
-            config.clock.clone(),
-        )
-        .map_err(|_| DataPlaneError::ServerName(upstream.clone()))?;
+        let dialler = Dialler::new(dialling.clone(), &upstream.service, &upstream.port)
+            .map_err(|_| DataPlaneError::ServerName(upstream.clone()))?;
         let unusable = |error| DataPlaneError::Listener { what: format!("the upstream {upstream}"), error };
         let outbound = Arc::new(Outbound {
             service: config.service.clone(),
             instance: config.instance.clone(),
             upstream: upstream.clone(),
-            svid: config.svid.clone(),
             dialler,
-            loads: loads.clone(),
-            connections: connections.clone(),
+            loads: shared.loads.clone(),
+            connections: shared.connections.clone(),
             snapshots: config.snapshots.clone(),
             clock: config.clock.clone(),
             limits: config.limits.clone(),
@@ -183,18 +261,13 @@ fn spawn_listeners(
     if let Some(listener) = config.inbound {
         let listener = tcp(listener).map_err(|error| DataPlaneError::Listener { what: "other services".to_owned(), error })?;
         let inbound = Arc::new(Inbound {
-            acceptor: DirectAcceptor::new(
-                config.service.clone(),
-                config.trust_domain,
-                config.svid,
-                config.trust,
-                config.clock.clone(),
-            ),
+            acceptor: Acceptor::new(config.service.clone(), &dialling),
+            tunnels: shared.peer_tunnels.clone(),
             service: config.service,
             instance: config.instance,
-            admission: crate::limits::Admission::new(&config.limits),
+            admission: shared.admission.clone(),
             locals: config.locals,
-            connections: connections.clone(),
+            connections: shared.connections.clone(),
             snapshots: config.snapshots,
             clock: config.clock,
             limits: config.limits,
@@ -210,6 +283,16 @@ fn spawn_listeners(
 fn tcp(listener: std::net::TcpListener) -> io::Result<TcpListener> {
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener)
+}
+
+/// Gives buffers that a burst has left back to the system. Asleep while there are none would be cheaper only on paper: it
+/// is one wake-up in ten seconds.
+async fn trim_buffers() {
+    let mut ticks = tokio::time::interval(TRIMMING);
+    loop {
+        ticks.tick().await;
+        crate::transport::buffers::trim();
+    }
 }
 
 async fn forget_peers(metrics: Arc<Metrics>) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use postern_names::{InstanceId, PortName, ServiceName};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -19,15 +20,17 @@ use crate::limits::{Admission, Limits};
 use crate::local::{LocalStream, LocalTarget};
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
 use crate::snapshot::SnapshotSource;
-use crate::transport::direct::DirectAcceptor;
-use crate::transport::{self, HandshakeError, Stream, hello, listen};
+use crate::transport::accept::{Accepted, AcceptedTunnel, Acceptor};
+use crate::transport::tunnel::{Driver, Opening, PeerTunnels, Reason, Role, TunnelStream};
+use crate::transport::{self, Carrier, HandshakeError, Stream, hello, listen};
 
 /// The accepting half of a sidecar.
 pub(crate) struct Inbound {
     pub(crate) service: ServiceName,
     pub(crate) instance: InstanceId,
-    pub(crate) acceptor: DirectAcceptor,
+    pub(crate) acceptor: Acceptor,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) tunnels: Arc<PeerTunnels>,
     pub(crate) locals: BTreeMap<PortName, LocalTarget>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) snapshots: SnapshotSource,
@@ -56,14 +59,52 @@ impl Inbound {
 
     async fn connection(self: Arc<Self>, socket: TcpStream, address: SocketAddr) {
         let accepted = Instant::now();
-        let Some(stream) = self.authenticate(socket, address, accepted).await else { return };
+        match self.authenticate(socket, address, accepted).await {
+            Some(Accepted::Stream(stream)) => self.stream(stream, address, accepted).await,
+            Some(Accepted::Tunnel(tunnel)) => Box::pin(self.tunnel(tunnel, address)).await,
+            None => {}
+        }
+    }
+
+    /// Serves the streams of one tunnel, each by itself, until the tunnel and the last of them have ended.
+    async fn tunnel(self: Arc<Self>, tunnel: AcceptedTunnel, address: SocketAddr) {
+        let AcceptedTunnel { link, identities } = tunnel;
+        let Some(_place) = self.tunnels.enter(link.service(), address.ip()) else {
+            self.tell_full("max_tunnels_per_peer", link.service().as_str());
+            return;
+        };
+        let _open = self.metrics.tunnel_opened(Direction::Inbound, link.service());
+        let driver = Driver {
+            link: link.clone(),
+            role: Role::Acceptor,
+            identities,
+            changes: self.snapshots.clone(),
+            stopping: self.stopping.clone(),
+            idle: Duration::MAX,
+            metrics: self.metrics.clone(),
+        };
+        let mut streams = JoinSet::new();
+        let serve = |stream: TunnelStream, opening: Opening| {
+            while streams.try_join_next().is_some() {}
+            if self.stopping.is_cancelled() {
+                return stream.reset(Reason::Draining);
+            }
+            let stream = Stream::new(Carrier::Tunnel(stream), link.peer().clone(), link.service().clone(), opening.port);
+            streams.spawn(self.clone().stream(stream, address, Instant::now()));
+        };
+        let end = driver.run(serve).await;
+        tracing::debug!(peer = %link.service(), reason = end.word, detail = %end.detail, "a tunnel has ended");
+        while streams.join_next().await.is_some() {}
+    }
+
+    async fn stream(self: Arc<Self>, stream: Stream, address: SocketAddr, accepted: Instant) {
         let mut metrics = self.metrics.connection(Direction::Inbound, stream.peer_service());
-        let Some(mut registered) = self.register(&stream) else { return stream.reset() };
+        let Some(mut registered) = self.register(&stream) else { return stream.reset(Reason::Limit) };
         let judgeable = registered.judgeable().clone();
         let ending = match self.may_it(&judgeable, &metrics) {
             Ok(allowed) => self.carry(stream, &mut registered, &mut metrics, allowed).await,
             Err(denied) => {
-                stream.reset();
+                stream.reset(Reason::Denied);
                 denied
             }
         };
@@ -71,8 +112,8 @@ impl Inbound {
         self.account(&judgeable, address, accepted, &ending);
     }
 
-    /// Accept and handshake: a verified stream, or nothing and a counted reason.
-    async fn authenticate(&self, socket: TcpStream, address: SocketAddr, accepted: Instant) -> Option<Stream> {
+    /// Accept and handshake: a verified stream or tunnel, or nothing and a counted reason.
+    async fn authenticate(&self, socket: TcpStream, address: SocketAddr, accepted: Instant) -> Option<Accepted> {
         if !self.connections.has_room() {
             return self.refuse(socket, "max_connections");
         }
@@ -96,9 +137,9 @@ impl Inbound {
         let protocol = self.snapshots.borrow().protocol;
         // Boxed, so that a connection that lives for hours does not carry the room of its handshake.
         match Box::pin(self.acceptor.accept(socket, protocol, begun + left)).await {
-            Ok(stream) => {
+            Ok(accepted) => {
                 self.metrics.handshake_done(Direction::Inbound, begun.elapsed());
-                Some(stream)
+                Some(accepted)
             }
             Err(error) => self.handshake_failed(&error, address, accepted),
         }
@@ -108,7 +149,7 @@ impl Inbound {
     fn register(&self, stream: &Stream) -> Option<Registered> {
         let judgeable = Judgeable {
             direction: Direction::Inbound,
-            peer: Arc::new(stream.peer().clone()),
+            peer: stream.peer().clone(),
             service: stream.peer_service().clone(),
             port: stream.port().clone(),
         };
@@ -146,13 +187,13 @@ impl Inbound {
     ) -> Ending<'a> {
         let Some(target) = self.locals.get(stream.port()) else {
             self.metrics.refused(Direction::Inbound, "unknown_port");
-            stream.reset();
+            stream.reset(Reason::NoSuchPort);
             return Ending { reason: "unknown_port", ..allowed };
         };
         let dialled = tokio::select! {
             biased;
             closed = registered.closed() => {
-                stream.reset();
+                stream.reset(reason_of(&closed));
                 metrics_of_closing(metrics, &closed);
                 return allowed.closed_by(&closed);
             }
@@ -163,12 +204,13 @@ impl Inbound {
             Err(error) => {
                 self.metrics.refused(Direction::Inbound, "local_unavailable");
                 tracing::warn!(port = %stream.port(), target = %target, %error, "cannot reach the service; is it running?");
-                stream.reset();
+                stream.reset(Reason::DialFailed);
                 return Ending { reason: "local_unavailable", ..allowed };
             }
         };
         metrics.opened();
-        let (copied, bytes_in, bytes_out) = copy(stream, local, registered, metrics).await;
+        stream.accept();
+        let (copied, bytes_in, bytes_out) = copy(stream, 0, local, registered, metrics).await;
         let ending = Ending { bytes_in, bytes_out, ..allowed };
         match copied {
             Copied::Ended => Ending { reason: "closed", ..ending },
@@ -194,7 +236,7 @@ impl Inbound {
         });
     }
 
-    fn handshake_failed(&self, error: &HandshakeError, address: SocketAddr, accepted: Instant) -> Option<Stream> {
+    fn handshake_failed(&self, error: &HandshakeError, address: SocketAddr, accepted: Instant) -> Option<Accepted> {
         self.metrics.handshake_failed(Direction::Inbound, error.word());
         self.log.write(&Record {
             address: Some(address),
@@ -204,7 +246,7 @@ impl Inbound {
         None
     }
 
-    fn refuse(&self, socket: TcpStream, word: &'static str) -> Option<Stream> {
+    fn refuse(&self, socket: TcpStream, word: &'static str) -> Option<Accepted> {
         transport::reset_on_close(&socket);
         drop(socket);
         self.tell_full(word, "unknown");
@@ -259,12 +301,14 @@ pub(crate) enum Copied {
 /// Copies between the peer and the local process; gives how it ended and the bytes moved, with both sockets closed.
 pub(crate) async fn copy(
     stream: Stream,
+    sent_ahead: usize,
     local: LocalStream,
     registered: &mut Registered,
     metrics: &ConnectionMetrics,
 ) -> (Copied, u64, u64) {
     let (bytes_in, bytes_out) = metrics.bytes();
     let mut pump = Pump::new(stream, local, bytes_in, bytes_out);
+    pump.sent_before(sent_ahead);
     let copied = tokio::select! {
         // Where both happen at once, the log says why we closed, not that somebody went.
         biased;
@@ -277,13 +321,25 @@ pub(crate) async fn copy(
     let moved = (pump.bytes_in(), pump.bytes_out());
     if !matches!(copied, Copied::Ended) {
         let (stream, local) = pump.into_ends();
-        stream.reset();
+        stream.reset(match &copied {
+            Copied::Closed(closed) => reason_of(closed),
+            Copied::Failed(_) | Copied::Ended => Reason::ResetByPeer,
+        });
         local.reset();
     }
     if let Copied::Closed(closed) = &copied {
         metrics_of_closing(metrics, closed);
     }
     (copied, moved.0, moved.1)
+}
+
+/// What the other end of a tunnel is told of a stream that this one closes.
+fn reason_of(closed: &Closed) -> Reason {
+    match closed {
+        Closed::Denied(_) => Reason::Denied,
+        Closed::Untrusted(_) => Reason::Untrusted,
+        Closed::Draining => Reason::Draining,
+    }
 }
 
 fn metrics_of_closing(metrics: &ConnectionMetrics, closed: &Closed) {

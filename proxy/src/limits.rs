@@ -32,6 +32,16 @@ pub struct Limits {
     pub dial_attempts: usize,
     /// The time to connect to the service of this host.
     pub local_dial: Duration,
+    /// Tunnels to one instance.
+    pub tunnels_per_instance: usize,
+    /// Tunnels that the instances of one service dial from one address.
+    pub tunnels_per_address: usize,
+    /// Received bytes that wait for slow readers, of all tunnels; over it no peer is given new credit.
+    pub unread: usize,
+    /// The same, of the tunnels of one peer service.
+    pub unread_per_peer: usize,
+    /// A tunnel that had no stream for so long is closed by the end that dialled it.
+    pub tunnel_idle: Duration,
 }
 
 impl Limits {
@@ -48,6 +58,11 @@ impl Limits {
             dial: Duration::from_secs(2),
             dial_attempts: 3,
             local_dial: Duration::from_secs(2),
+            tunnels_per_instance: 16,
+            tunnels_per_address: 128,
+            unread: 64 * 1024 * 1024,
+            unread_per_peer: 16 * 1024 * 1024,
+            tunnel_idle: Duration::from_secs(60),
         }
     }
 }

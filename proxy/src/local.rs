@@ -1,15 +1,16 @@
 //! Where the service itself listens, and the dial to it.
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::str::FromStr;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::{SockRef, Socket};
+use tokio::io::{AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::transport;
@@ -114,34 +115,92 @@ impl LocalStream {
             transport::reset_on_close(stream);
         }
     }
-}
 
-impl AsyncRead for LocalStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for LocalStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+    /// Reads into `slots`, in their order; 0 is the end.
+    pub(crate) fn poll_read_slots(&self, cx: &mut Context<'_>, slots: &mut [IoSliceMut<'_>]) -> Poll<io::Result<usize>> {
+        let room: usize = slots.iter().map(|slot| slot.len()).sum();
+        loop {
+            ready!(self.poll_read_ready(cx))?;
+            let read = self.transfer(Interest::READABLE, room, |socket| socket.read_vectored(slots));
+            if let Some(read) = unless_blocked(read) {
+                return Poll::Ready(read);
+            }
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    /// Writes as much of `slices` as the process takes now.
+    pub(crate) fn poll_write_slices(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let room: usize = slices.iter().map(|slice| slice.len()).sum();
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            let written = self.transfer(Interest::WRITABLE, room, |socket| socket.write_vectored(slices));
+            if let Some(written) = unless_blocked(written) {
+                return Poll::Ready(written.and_then(|n| if n == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(n) }));
+            }
+        }
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+    /// Bytes that are here already, up to the room of `bytes`; none is no end. Asks the socket and not the runtime, which
+    /// knows nothing yet of one that was just accepted.
+    pub(crate) fn read_ready(&self, bytes: &mut [u8]) -> usize {
+        let read = match self {
+            Self::Tcp(stream) => (&*SockRef::from(stream)).read(bytes),
+            Self::Unix(stream) => (&*SockRef::from(stream)).read(bytes),
+        };
+        // An end or an error is met again by whoever reads next.
+        read.unwrap_or_default()
+    }
+
+    /// Ends the sending half: the process reads an end.
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ended = ready!(match self {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        });
+        // One that is gone already needs no end; its other half tells how it went.
+        Poll::Ready(ended.or_else(|error| if error.kind() == io::ErrorKind::NotConnected { Ok(()) } else { Err(error) }))
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
         }
+    }
+
+    fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// One transfer. A short one has emptied or filled the socket, which tokio is told in the same breath: asking again
+    /// would cost a system call to hear so.
+    fn transfer(
+        &self,
+        interest: Interest,
+        room: usize,
+        transfer: impl FnOnce(&mut &Socket) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut moved = None;
+        let attempt = |socket: SockRef<'_>| {
+            let n = transfer(&mut &*socket)?;
+            moved = Some(n);
+            if n > 0 && n < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(n) }
+        };
+        let result = match self {
+            Self::Tcp(stream) => stream.try_io(interest, || attempt(SockRef::from(stream))),
+            Self::Unix(stream) => stream.try_io(interest, || attempt(SockRef::from(stream))),
+        };
+        moved.map_or(result, Ok)
+    }
+}
+
+fn unless_blocked(result: io::Result<usize>) -> Option<io::Result<usize>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+        result => Some(result),
     }
 }
 

@@ -89,6 +89,8 @@ pub struct Metrics {
     handshake_failures: IntCounterVec,
     refused: IntCounterVec,
     snapshots_refused: IntCounterVec,
+    tunnels: IntGaugeVec,
+    proofs_refused: IntCounterVec,
     process: ProcessMetrics,
     peers: Mutex<HashMap<ServiceName, Arc<PeerSeries>>>,
     other: Arc<PeerSeries>,
@@ -128,6 +130,8 @@ impl Metrics {
         let active =
             IntGaugeVec::new(Opts::new("postern_connections_active", "Connections that are open."), &["direction", "peer"])?;
         registry.register(Box::new(active.clone()))?;
+        let tunnels = IntGaugeVec::new(Opts::new("postern_tunnels_active", "Tunnels that are open."), &["direction", "peer"])?;
+        registry.register(Box::new(tunnels.clone()))?;
         let handshake_seconds = HistogramVec::new(
             HistogramOpts::new("postern_handshake_seconds", "Time from the first byte of a TLS handshake to its end.")
                 .buckets(HANDSHAKE_BUCKETS.to_vec()),
@@ -176,7 +180,13 @@ impl Metrics {
             snapshot_age: gauge("postern_snapshot_age_seconds", "Seconds since the control plane last confirmed the snapshot.")?,
             control_connected: whole_gauge("postern_control_connected", "1 while connected to the control plane, else 0.")?,
             process: ProcessMetrics::register(&registry)?,
+            proofs_refused: counter(
+                "postern_identity_proofs_refused_total",
+                "Tunnels ended because the peer did not prove its renewed identity as it should.",
+                &["reason"],
+            )?,
             active,
+            tunnels,
             handshake_seconds,
             registry,
             peers: Mutex::default(),
@@ -221,6 +231,19 @@ impl Metrics {
         series
     }
 
+    /// Counts a tunnel with `peer` as open until the result is dropped.
+    pub fn tunnel_opened(&self, direction: Direction, peer: &ServiceName) -> OpenTunnel {
+        let series = self.series(peer);
+        let open = self.tunnels.with_label_values(&[direction.as_str(), &series.label]);
+        open.inc();
+        OpenTunnel { open, _series: series }
+    }
+
+    /// Counts a proof of identity that was refused; `reason` is a word of a fixed list.
+    pub fn proof_refused(&self, reason: &'static str) {
+        self.proofs_refused.with_label_values(&[reason]).inc();
+    }
+
     /// Notes how long a handshake took.
     pub fn handshake_done(&self, direction: Direction, took: Duration) {
         self.handshake_seconds.with_label_values(&[direction.as_str()]).observe(took.as_secs_f64());
@@ -256,6 +279,7 @@ impl Metrics {
         let peer = series.label.as_str();
         for direction in ["inbound", "outbound"] {
             let _ = self.active.remove_label_values(&[direction, peer]);
+            let _ = self.tunnels.remove_label_values(&[direction, peer]);
             for way in ["in", "out"] {
                 let _ = self.bytes.remove_label_values(&[direction, peer, way]);
             }
@@ -277,6 +301,20 @@ struct PeerSeries {
 impl PeerSeries {
     fn new(label: &str) -> Self {
         Self { label: label.to_owned(), last_seen: AtomicU64::new(0), verdicts: Mutex::default() }
+    }
+}
+
+/// A tunnel that counts as open.
+#[derive(Debug)]
+pub struct OpenTunnel {
+    open: IntGauge,
+    /// As long as it is held, the peer keeps its series.
+    _series: Arc<PeerSeries>,
+}
+
+impl Drop for OpenTunnel {
+    fn drop(&mut self) {
+        self.open.dec();
     }
 }
 

@@ -6,23 +6,25 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use postern_ca::SvidSource;
 use postern_names::{InstanceId, NameError, PortName, ServiceName};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, Record};
 use crate::balance::{self, Load, Loads, NoEndpoint};
 use crate::clock::Clock;
 use crate::connections::{Connections, Judgeable};
+use crate::copy::{End, PumpError};
 use crate::inbound::{Copied, copy, error_word};
 use crate::limits::Limits;
 use crate::local::LocalStream;
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
 use crate::snapshot::{PairVerdict, Snapshot, SnapshotSource};
-use crate::transport::direct::DirectDialler;
-use crate::transport::{HandshakeError, Stream, listen};
+use crate::transport::dial::{DialError, Dialler, Target};
+use crate::transport::tunnel::Reason;
+use crate::transport::{Stream, listen};
 
 /// Which port of which service an upstream listener leads to: `db`, or `api:grpc` for a named port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,13 +61,22 @@ pub enum UpstreamListener {
     Unix(PathBuf, std::os::unix::net::UnixListener),
 }
 
+impl UpstreamListener {
+    /// The same listener, for another worker.
+    pub(crate) fn try_clone(&self) -> std::io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(path, listener) => Self::Unix(path.clone(), listener.try_clone()?),
+        })
+    }
+}
+
 /// The dialling half of a sidecar, for one upstream.
 pub(crate) struct Outbound {
     pub(crate) service: ServiceName,
     pub(crate) instance: InstanceId,
     pub(crate) upstream: UpstreamSpec,
-    pub(crate) svid: SvidSource,
-    pub(crate) dialler: DirectDialler,
+    pub(crate) dialler: Arc<Dialler>,
     pub(crate) loads: Arc<Loads>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) snapshots: SnapshotSource,
@@ -79,6 +90,8 @@ pub(crate) struct Outbound {
 /// A stream to an instance of the upstream.
 struct Reached {
     stream: Stream,
+    /// How many of the bytes that were read ahead it carries already.
+    sent: usize,
     instance: InstanceId,
     load: Load,
 }
@@ -98,18 +111,6 @@ enum Unreached {
     Dial { instance: InstanceId, error: DialError },
 }
 
-#[derive(Debug, thiserror::Error)]
-enum DialError {
-    #[error("{0}")]
-    Connect(std::io::Error),
-    #[error("no answer in time")]
-    TimedOut,
-    #[error("{0}")]
-    Handshake(HandshakeError),
-    #[error("this sidecar itself answered")]
-    Ourselves,
-}
-
 impl Unreached {
     /// The reason in one word, from a fixed list.
     fn word(&self) -> &'static str {
@@ -120,6 +121,10 @@ impl Unreached {
             Self::Dial { error: DialError::Connect(_), .. } => "connect_failed",
             Self::Dial { error: DialError::TimedOut, .. } => "connect_timed_out",
             Self::Dial { error: DialError::Handshake(_), .. } => "handshake_failed",
+            Self::Dial { error: DialError::NoTunnel, .. } => "no_tunnel",
+            Self::Dial { error: DialError::Refused(Reason::Denied), .. } => "denied",
+            Self::Dial { error: DialError::Refused(_), .. } => "refused_by_peer",
+            Self::Dial { error: DialError::Open(_) | DialError::Ended(_), .. } => "tunnel_ended",
         }
     }
 }
@@ -163,8 +168,13 @@ impl Outbound {
     async fn connection(self: Arc<Self>, caller: LocalStream) {
         let accepted = Instant::now();
         let mut metrics = self.metrics.connection(Direction::Outbound, &self.upstream.service);
-        let ending = match Box::pin(self.reach()).await {
-            Ok(reached) => self.carry(reached, caller, &mut metrics).await,
+        let ahead = self.dialler.read_ahead(&caller);
+        let ending = match Box::pin(self.reach(&ahead)).await {
+            Ok(reached) => self.carry(reached, caller, &ahead, &mut metrics).await,
+            Err(Unreached::Dial { instance, error: DialError::Refused(Reason::Denied) }) => {
+                caller.reset();
+                self.denied(instance, &metrics)
+            }
             Err(unreached) => {
                 caller.reset();
                 self.metrics.refused(Direction::Outbound, unreached.word());
@@ -182,25 +192,30 @@ impl Outbound {
     }
 
     /// Picks an instance and shakes hands with it; when that fails, another one.
-    async fn reach(&self) -> Result<Reached, Unreached> {
+    async fn reach(&self, ahead: &[u8]) -> Result<Reached, Unreached> {
         let mut tried = Vec::new();
         let mut failed = None;
         for _ in 0..self.limits.dial_attempts {
             let picked = if tried.is_empty() { self.first_pick().await } else { self.pick(&tried) };
-            let (instance, address) = match picked {
-                Ok(picked) => picked,
+            let target = match picked {
+                Ok(target) => target,
                 Err(none) => return Err(failed.unwrap_or(none)),
             };
-            let load = self.loads.begin(&instance);
-            match self.dial(&address).await {
-                Ok(stream) => return Ok(Reached { stream, instance, load }),
+            let load = self.loads.begin(&target.instance);
+            match self.dialler.dial(&target, ahead).await {
+                Ok((stream, sent)) => return Ok(Reached { stream, sent, instance: target.instance, load }),
                 Err(error) => {
                     if let DialError::Handshake(error) = &error {
                         self.metrics.handshake_failed(Direction::Outbound, error.word());
                     }
+                    let Target { instance, address, .. } = target;
                     tracing::debug!(upstream = %self.upstream, %instance, address, %error, "an instance was not reached");
+                    let is_final = !error.may_try_another();
                     tried.push(instance.clone());
                     failed = Some(Unreached::Dial { instance, error });
+                    if is_final {
+                        break;
+                    }
                 }
             }
         }
@@ -209,7 +224,7 @@ impl Outbound {
 
     /// Waits as long as a dial may take for an instance to be told: a service and its caller that start together should
     /// not fail for the milliseconds in which one knows nothing of the other yet.
-    async fn first_pick(&self) -> Result<(InstanceId, String), Unreached> {
+    async fn first_pick(&self) -> Result<Target, Unreached> {
         let mut snapshots = self.snapshots.clone();
         let deadline = Instant::now() + self.limits.dial;
         loop {
@@ -224,41 +239,29 @@ impl Outbound {
         }
     }
 
-    fn pick(&self, tried: &[InstanceId]) -> Result<(InstanceId, String), Unreached> {
+    fn pick(&self, tried: &[InstanceId]) -> Result<Target, Unreached> {
         let snapshot = self.snapshots.borrow();
         let upstream = snapshot.upstreams.get(&self.upstream.service).ok_or(Unreached::UnknownService)?;
         let picked =
             balance::pick(&upstream.endpoints, &self.upstream.port, &self.instance, tried, &self.loads, &mut rand::rng());
         match picked {
-            Ok(endpoint) => Ok((endpoint.instance.clone(), endpoint.address.clone())),
+            Ok(endpoint) => Ok(Target {
+                instance: endpoint.instance.clone(),
+                address: endpoint.address.clone(),
+                speaks_tunnel: endpoint.transports.iter().any(|transport| transport == "tunnel"),
+            }),
             Err(NoEndpoint::NoneHealthy | NoEndpoint::AllTried) => Err(Unreached::NoneHealthy),
             Err(NoEndpoint::NoneWithPort) => Err(Unreached::NoneWithPort),
             Err(NoEndpoint::OnlyOurselves) => Err(Unreached::OnlyOurselves),
         }
     }
 
-    async fn dial(&self, address: &str) -> Result<Stream, DialError> {
-        let connected = timeout(self.limits.dial, TcpStream::connect(address)).await;
-        let socket = connected.map_err(|_| DialError::TimedOut)?.map_err(DialError::Connect)?;
-        crate::transport::set_options(&socket);
-        let begun = Instant::now();
-        let shaken = self.dialler.connect(socket, begun + self.limits.handshake).await;
-        let stream = shaken.map_err(DialError::Handshake)?;
-        self.metrics.handshake_done(Direction::Outbound, begun.elapsed());
-        let is_ourselves = self.svid.load().as_ref().is_some_and(|own| *own.serial() == stream.peer().serial);
-        if is_ourselves {
-            stream.reset();
-            return Err(DialError::Ourselves);
-        }
-        Ok(stream)
-    }
-
     /// Copies until either side, or a revocation, ends it. The sockets are closed when it returns.
-    async fn carry(&self, reached: Reached, caller: LocalStream, metrics: &mut ConnectionMetrics) -> Ending {
-        let Reached { stream, instance, load } = reached;
+    async fn carry(&self, reached: Reached, caller: LocalStream, ahead: &[u8], metrics: &mut ConnectionMetrics) -> Ending {
+        let Reached { mut stream, sent, instance, load } = reached;
         let judgeable = Judgeable {
             direction: Direction::Outbound,
-            peer: Arc::new(stream.peer().clone()),
+            peer: stream.peer().clone(),
             service: stream.peer_service().clone(),
             port: stream.port().clone(),
         };
@@ -271,13 +274,13 @@ impl Outbound {
             bytes_out: 0,
         };
         let Ok(mut registered) = self.connections.register(judgeable) else {
-            stream.reset();
+            stream.reset(Reason::Cancelled);
             caller.reset();
             return Ending { reason: "max_connections", ..ending };
         };
         let snapshot = self.snapshots.borrow().clone();
         if let Err(refusal) = registered.judgeable().still_trusted(&snapshot, self.clock.now()) {
-            stream.reset();
+            stream.reset(Reason::Cancelled);
             caller.reset();
             self.metrics.handshake_failed(Direction::Outbound, refusal.word());
             return Ending { reason: refusal.word(), because: refusal.to_string(), ..ending };
@@ -288,7 +291,13 @@ impl Outbound {
             metrics.judged(Judged::new(true, expected.would_deny), &intention_label(&expected.because));
         }
         metrics.opened();
-        let (copied, bytes_in, bytes_out) = copy(stream, caller, &mut registered, metrics).await;
+        if let Err(error) = stream.write_all(&ahead[sent..]).await {
+            stream.reset(Reason::Cancelled);
+            caller.reset();
+            let failed = Copied::Failed(PumpError { end: End::Peer, error });
+            return self.conclude(ending, expected, &failed, metrics);
+        }
+        let (copied, bytes_in, bytes_out) = copy(stream, ahead.len(), caller, &mut registered, metrics).await;
         drop((registered, load));
         (ending.bytes_in, ending.bytes_out) = (bytes_in, bytes_out);
         self.conclude(ending, expected, &copied, metrics)
@@ -320,6 +329,15 @@ impl Outbound {
             _ => before.because,
         };
         ending
+    }
+
+    /// The destination has refused the stream; only the control plane's word tells by which intention.
+    fn denied(&self, instance: InstanceId, metrics: &ConnectionMetrics) -> Ending {
+        let verdict = self.verdict(&self.snapshots.borrow());
+        // The destination knew of the change before this side did.
+        let because = if verdict.allowed { "denied by the destination".to_owned() } else { verdict.because };
+        metrics.judged(Judged::Deny, &intention_label(&because));
+        Ending { instance: Some(instance), judged: Some(Judged::Deny), because, reason: "denied", bytes_in: 0, bytes_out: 0 }
     }
 
     fn verdict(&self, snapshot: &Snapshot) -> PairVerdict {

@@ -11,6 +11,8 @@ pub use postern_names::{Address, SettingError};
 use postern_names::{InstanceId, PortName, ServiceName};
 use zeroize::Zeroizing;
 
+pub use crate::transport::{RecordLayerKind, TransportMode};
+
 pub use crate::access_log::LogMode as AccessLogMode;
 
 /// Everything that a sidecar is told at its start.
@@ -42,6 +44,10 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// `--workers`: threads that carry traffic, at least 1.
     pub workers: usize,
+    /// `--transport`: how instances are dialled, and whether tunnels are accepted.
+    pub transport: TransportMode,
+    /// `--record-layer`: what seals and opens TLS records.
+    pub record_layer: RecordLayerKind,
     /// `--drain`: how long open connections may take to end at shutdown.
     pub drain: Duration,
     /// `--access-log`: which connections get a line.
@@ -80,6 +86,8 @@ impl Settings {
             metrics: None,
             state_dir,
             workers: 1,
+            transport: TransportMode::default(),
+            record_layer: RecordLayerKind::default(),
             drain: Duration::from_secs(10),
             access_log: AccessLogMode::default(),
             meta: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! The whole sidecar: puts the parts together, runs them, takes them down.
 
-mod data_thread;
+mod data_threads;
 mod listeners;
 
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ use crate::outbound::{UpstreamListener, UpstreamSpec};
 use crate::settings::{Address, Settings, TokenSource, host_name};
 use crate::state::{Enrolment, StateDir, StateError};
 use crate::status::{Stage, Status};
-use data_thread::DataThread;
+use data_threads::DataThreads;
 
 /// Files that are kept for everything but connections.
 const OTHER_FILES: u64 = 1_000;
@@ -326,11 +326,13 @@ impl Claimed {
             inbound,
             locals,
             upstreams,
+            transport: settings.transport,
+            record_layer: settings.record_layer,
             limits: limits(&settings),
             access_log: AccessLog::new(settings.access_log),
             metrics: metrics.clone(),
         };
-        let data = DataThread::start(settings.workers, data).await?;
+        let data = DataThreads::start(settings.workers, data).await?;
         inside.send_replace(Some(Inside { svid: svid.clone(), known: publisher.known() }));
         tell_start(&status, &metrics, &enrolment, &publisher, &instance);
 
@@ -378,6 +380,7 @@ impl Claimed {
             locality: self.settings.locality.clone(),
             node: host_name(),
             metrics: self.scraped,
+            transport: self.settings.transport,
             upstreams,
             locals: locals.values().cloned().collect(),
         })
@@ -390,7 +393,7 @@ struct Running {
     state: Arc<StateDir>,
     clock: Arc<Clock>,
     status: Status,
-    data: DataThread,
+    data: DataThreads,
     control: JoinHandle<Result<(), ProxyError>>,
     goodbye: watch::Sender<Option<String>>,
     has_left: watch::Receiver<bool>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use postern_intentions::Protocol;
 use postern_names::{InstanceId, ServiceName};
-use postern_proxy::settings::{Address, Advertise, LocalSetting, UpstreamSetting};
+use postern_proxy::settings::{Address, Advertise, LocalSetting, RecordLayerKind, TransportMode, UpstreamSetting};
 
 use super::LogArgs;
 use crate::duration;
@@ -116,6 +116,13 @@ pub struct ProxyArgs {
     /// Threads that carry traffic.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub workers: u16,
+    /// How other instances are dialled: a warm tunnel where the other sidecar speaks it, else a connection for each (auto),
+    /// connections only (direct), or tunnels only (tunnel).
+    #[arg(long, value_name = "HOW", default_value_t)]
+    pub transport: TransportMode,
+    /// What seals and opens TLS records: in their place (inplace), or rustls' own way with copies (rustls).
+    #[arg(long, value_name = "WHICH", default_value_t)]
+    pub record_layer: RecordLayerKind,
     /// How long open connections may take to end at shutdown.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse)]
     pub drain: Duration,

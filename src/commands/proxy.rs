@@ -108,6 +108,8 @@ pub fn settings(args: &ProxyArgs, data_dir: &Path) -> Result<Settings, Failure> 
             .map_err(|error| Failure::new(format!("--state-dir {}: {error}", directory.display())))?;
     }
     settings.workers = args.workers.into();
+    settings.transport = args.transport;
+    settings.record_layer = args.record_layer;
     settings.drain = args.drain;
     settings.access_log = match args.access_log {
         AccessLogWord::All => AccessLogMode::All,

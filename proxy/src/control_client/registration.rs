@@ -10,7 +10,7 @@ use postern_names::{InstanceId, PortName, ServiceName};
 
 use super::health::open_beyond_loopback;
 use crate::local::LocalTarget;
-use crate::settings::Advertise;
+use crate::settings::{Advertise, TransportMode};
 
 /// The instance, as it does not change while the sidecar runs.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct Instance {
     pub node: String,
     /// Where Prometheus may scrape.
     pub metrics: SocketAddr,
+    /// `--transport`: whether it accepts tunnels.
+    pub transport: TransportMode,
     /// What it calls.
     pub upstreams: Vec<ServiceName>,
     /// The service itself.
@@ -52,12 +54,22 @@ impl Instance {
             ports: self.ports.iter().map(ToString::to_string).collect(),
             meta: self.meta.iter().map(|(key, value)| v1::Label { key: key.clone(), value: value.clone() }).collect(),
             locality: self.locality.clone(),
-            transports: if self.inbound.is_some() { vec!["direct".into()] } else { Vec::new() },
+            transports: self.transports(),
             node: self.node.clone(),
             metrics: reachable(self.metrics, local.ip()).to_string(),
             healthy,
             warnings,
         }
+    }
+
+    /// What its sidecar accepts: direct connections always, and tunnels unless told otherwise.
+    fn transports(&self) -> Vec<String> {
+        let accepted: &[&str] = match (self.inbound, self.transport) {
+            (None, _) => &[],
+            (Some(_), TransportMode::Direct) => &["direct"],
+            (Some(_), TransportMode::Auto | TransportMode::Tunnel) => &["direct", "tunnel"],
+        };
+        accepted.iter().map(ToString::to_string).collect()
     }
 
     fn advertised(&self, local: IpAddr) -> String {

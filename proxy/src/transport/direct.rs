@@ -1,167 +1,120 @@
 //! One TLS connection for each TCP connection: plain mutual TLS 1.3 that any SPIFFE client speaks.
-//!
-//! The rustls configurations are made once, at start: they resolve certificates and trust through slots that are
-//! swapped when the SVID or the bundle changes, so nothing is built per connection or per rotation.
 
-use std::io;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::task::{Context, Poll, ready};
 
-use postern_ca::{Expected, Peer, Refusal, SvidSource, SvidVerifier, TrustSource};
-use postern_intentions::Protocol;
-use postern_names::{PortName, ServiceName, TrustDomain};
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::Acceptor;
-use rustls::{ClientConfig, ServerConfig};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::Instant;
-use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
+use smallvec::SmallVec;
 
-use crate::clock::Clock;
+use super::buffers::{Buffer, LARGE, SMALL};
+use super::channel::{Channel, Fault, Ranges, Source, Unframed};
+use super::{Sink, reset_on_close};
 
-use super::{HandshakeError, Stream, asked_port, server_name};
+/// The slices that one write is made of: the records of one buffer.
+pub(super) type Slices<'a> = SmallVec<[IoSlice<'a>; 32]>;
 
-/// A TLS connection of either role. Boxed: it is a kilobyte, and lives in the futures of every connection.
-pub(super) struct TlsStream(Box<tokio_rustls::TlsStream<TcpStream>>);
-
-impl TlsStream {
-    /// The socket under the TLS connection.
-    pub(super) fn socket(&self) -> &TcpStream {
-        self.0.get_ref().0
-    }
-
-    fn peer_certificates(&self) -> &[CertificateDer<'static>] {
-        self.0.get_ref().1.peer_certificates().unwrap_or_default()
-    }
+/// A stream that has a TLS connection to itself.
+pub(crate) struct DirectStream {
+    channel: Channel,
+    received: Option<Received>,
+    close_notified: bool,
 }
 
-impl AsyncRead for TlsStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().0).poll_read(cx, buf)
-    }
+/// Opened plaintexts that were not taken yet.
+struct Received {
+    buffer: Buffer,
+    plain: Ranges,
+    next: usize,
 }
 
-impl AsyncWrite for TlsStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.get_mut().0).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.get_mut().0).poll_shutdown(cx)
-    }
-}
-
-/// The accepting end of direct connections to one service.
-pub struct DirectAcceptor {
-    service: ServiceName,
-    trust_domain: TrustDomain,
-    svid: SvidSource,
-    trust: TrustSource,
-    without_alpn: Arc<ServerConfig>,
-    http2: Arc<ServerConfig>,
-}
-
-impl DirectAcceptor {
-    /// Makes the acceptor of `service`; certificate and trust are read from their slots at each handshake.
-    pub fn new(service: ServiceName, trust_domain: TrustDomain, svid: SvidSource, trust: TrustSource, clock: Arc<Clock>) -> Self {
-        let verifier = SvidVerifier::new(trust.clone(), Expected::AnyService).with_clock(move || clock.now());
-        let without_alpn = postern_ca::server_config(svid.clone(), verifier.clone(), &[]);
-        let http2 = postern_ca::server_config(svid.clone(), verifier, &[b"h2"]);
-        Self { service, trust_domain, svid, trust, without_alpn, http2 }
-    }
-
-    /// Reads a ClientHello, checks whom it is for, and does the rest of the handshake, all before `deadline`.
-    pub async fn accept(&self, socket: TcpStream, protocol: Protocol, deadline: Instant) -> Result<Stream, HandshakeError> {
-        let handshake = self.shake_hands(socket, protocol);
-        tokio::time::timeout_at(deadline, handshake).await.unwrap_or(Err(HandshakeError::TimedOut))
-    }
-
-    async fn shake_hands(&self, socket: TcpStream, protocol: Protocol) -> Result<Stream, HandshakeError> {
-        if self.svid.load().is_none() {
-            return Err(HandshakeError::NoSvid);
+impl Received {
+    fn advance(&mut self, mut taken: usize) -> bool {
+        while let Some(range) = self.plain.get_mut(self.next) {
+            let step = taken.min(range.len());
+            range.start += step;
+            taken -= step;
+            if range.start < range.end {
+                return false;
+            }
+            self.next += 1;
         }
-        let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await.map_err(handshake_error)?;
-        let hello = start.client_hello();
-        let port = asked_port(hello.server_name(), &self.service, &self.trust_domain)
-            .ok_or_else(|| HandshakeError::WrongName(hello.server_name().unwrap_or_default().chars().take(80).collect()))?;
-        // rustls refuses a client whose ALPN list has no overlap with ours, so a list is only shown to those who want it.
-        let wants_http2 = hello.alpn().is_some_and(|mut offered| offered.any(|name| name == b"h2"));
-        let speaks_http2 = matches!(protocol, Protocol::Http2 | Protocol::Grpc);
-        let config = if wants_http2 && speaks_http2 { &self.http2 } else { &self.without_alpn };
-        let tls = Box::pin(start.into_stream(config.clone())).await.map_err(handshake_error)?;
-        verified(TlsStream(Box::new(tls.into())), port, &self.trust)
-    }
-}
-
-/// The dialling end of direct connections to one upstream service.
-pub struct DirectDialler {
-    svid: SvidSource,
-    trust: TrustSource,
-    clock: Arc<Clock>,
-    config: Arc<ClientConfig>,
-    name: ServerName<'static>,
-    port: PortName,
-}
-
-impl DirectDialler {
-    /// Makes the dialler for `port` of `service`: only an instance whose SVID says `service` is accepted.
-    ///
-    /// # Errors
-    /// When the server name is longer than DNS allows.
-    pub fn new(
-        service: &ServiceName,
-        port: &PortName,
-        trust_domain: &TrustDomain,
-        svid: SvidSource,
-        trust: TrustSource,
-        clock: Arc<Clock>,
-    ) -> Result<Self, rustls::pki_types::InvalidDnsNameError> {
-        let of_verifier = clock.clone();
-        let verifier = SvidVerifier::new(trust.clone(), Expected::Service(service.clone())).with_clock(move || of_verifier.now());
-        let config = postern_ca::client_config(svid.clone(), verifier, &[]);
-        let name = ServerName::try_from(server_name(service, port, trust_domain))?;
-        Ok(Self { svid, trust, clock, config, name, port: port.clone() })
+        true
     }
 
-    /// Shakes hands over a connected socket before `deadline`.
-    pub async fn connect(&self, socket: TcpStream, deadline: Instant) -> Result<Stream, HandshakeError> {
-        if self.svid.load().as_ref().is_none_or(|svid| svid.not_after() < self.clock.now()) {
-            return Err(HandshakeError::NoSvid);
+    /// What waits for a slow reader moves to a buffer of its size.
+    fn shrink(&mut self) {
+        let rest: usize = self.plain[self.next..].iter().map(Range::len).sum();
+        if rest > SMALL || self.buffer.bytes().len() < LARGE {
+            return;
         }
-        let handshake = Box::pin(TlsConnector::from(self.config.clone()).connect(self.name.clone(), socket));
-        let tls =
-            tokio::time::timeout_at(deadline, handshake).await.map_err(|_| HandshakeError::TimedOut)?.map_err(handshake_error)?;
-        verified(TlsStream(Box::new(tls.into())), self.port.clone(), &self.trust)
-    }
-}
-
-fn verified(tls: TlsStream, port: PortName, trust: &TrustSource) -> Result<Stream, HandshakeError> {
-    let peer = Peer::of(tls.peer_certificates(), &trust.load()).map_err(HandshakeError::Refused)?;
-    let service = peer.service.clone().ok_or(HandshakeError::Refused(Refusal::BadSpiffeId))?;
-    Ok(Stream { tls, peer, service, port })
-}
-
-/// Sorts what tokio-rustls reports into our reasons.
-fn handshake_error(error: io::Error) -> HandshakeError {
-    if let Some(refusal) = Refusal::of_io(&error) {
-        return HandshakeError::Refused(refusal.clone());
-    }
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            return HandshakeError::PeerClosed;
+        let mut smaller = Buffer::take(SMALL);
+        let mut filled = 0;
+        for range in &self.plain[self.next..] {
+            smaller.bytes()[filled..filled + range.len()].copy_from_slice(&self.buffer.bytes()[range.clone()]);
+            filled += range.len();
         }
-        _ => {}
+        let mut plain = Ranges::new();
+        plain.push(0..filled);
+        *self = Self { buffer: smaller, plain, next: 0 };
     }
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::NoCertificatesPresented) => HandshakeError::Refused(Refusal::NoCertificate),
-        Some(rustls::Error::AlertReceived(_)) => HandshakeError::Alert(error),
-        Some(_) => HandshakeError::NotTls(error),
-        None => HandshakeError::Io(error),
+}
+
+impl DirectStream {
+    pub(super) fn new(channel: Channel) -> Self {
+        Self { channel, received: None, close_notified: false }
+    }
+
+    /// Gives received bytes to `sink`, and tells how many it took; 0 is the peer's orderly end.
+    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>, sink: &mut Sink<'_>) -> Poll<Result<usize, Fault>> {
+        loop {
+            if let Some(received) = &mut self.received {
+                let bytes = &*received.buffer.bytes();
+                let slices: Slices<'_> =
+                    received.plain[received.next..].iter().map(|range| IoSlice::new(&bytes[range.clone()])).collect();
+                let Poll::Ready(taken) = sink(cx, &slices) else {
+                    drop(slices);
+                    received.shrink();
+                    return Poll::Pending;
+                };
+                let taken = taken.map_err(Fault::Other)?;
+                drop(slices);
+                if received.advance(taken) {
+                    self.received = None;
+                }
+                return Poll::Ready(Ok(taken));
+            }
+            let mut plain = Ranges::new();
+            let Some(buffer) = ready!(self.channel.poll_receive(cx, &mut plain)).map_err(Fault::Stream)? else {
+                return Poll::Ready(Ok(0));
+            };
+            if !plain.is_empty() {
+                self.received = Some(Received { buffer, plain, next: 0 });
+            } else if self.channel.unsent() > 0 {
+                // An answer of the record layer itself; whether it is out does not matter to who reads.
+                let _ = self.channel.poll_flush(cx).map_err(Fault::Stream)?;
+            }
+        }
+    }
+
+    /// Takes bytes from `source` and sends them, once all that came before is sent; tells how many, 0 at its end.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, source: &mut Source<'_>) -> Poll<Result<usize, Fault>> {
+        ready!(self.channel.poll_flush(cx)).map_err(Fault::Stream)?;
+        let sent = ready!(self.channel.poll_fill(cx, usize::MAX, &mut Unframed, source))?;
+        // What the socket does not take now goes first the next time.
+        let _ = self.channel.poll_flush(cx).map_err(Fault::Stream)?;
+        Poll::Ready(Ok(sent))
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.channel.poll_flush(cx)
+    }
+
+    /// Ends the sending half: close_notify (RFC 8446 §6.1), then the end of the TCP half.
+    pub(super) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.channel.poll_finish(cx, &mut self.close_notified)
+    }
+
+    pub(super) fn reset(&self) {
+        reset_on_close(self.channel.socket());
     }
 }

@@ -1,7 +1,6 @@
 //! The TLS handshake of both ends, without buffers of its own after it.
 //!
 //! rustls' unbuffered connection makes the handshake; what comes after it is a [`RecordLayer`].
-#![allow(dead_code, unused_imports, reason = "the driver is being written")]
 
 mod configs;
 mod drive;
@@ -21,7 +20,6 @@ use tokio::net::TcpStream;
 
 use super::HandshakeError;
 use super::record::{RecordLayer, RecordLayerKind};
-use super::tunnel::Role;
 
 pub(crate) use configs::{ClientConfigs, ServerConfigs};
 use drive::MOST_INPUT;
@@ -45,8 +43,6 @@ pub(crate) struct Established {
     pub own_leaf: CertificateDer<'static>,
     /// The protocol that both ends agreed on (RFC 7301).
     pub alpn: Option<Vec<u8>>,
-    /// Which end we are.
-    pub role: Role,
 }
 
 /// Accepts a connection. `choose` sees the ClientHello, and names the configuration and the leaf that it shows.

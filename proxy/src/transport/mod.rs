@@ -1,36 +1,101 @@
 //! A byte stream with a verified peer, and nothing about how it got here.
 //!
-//! Policy, accounting and copying know only [`Stream`]. Today every stream is one TLS connection of its own ([`direct`]).
+//! Policy, accounting and copying know only [`Stream`]: one TLS connection of its own (direct), or one of many streams over
+//! a warm connection between two sidecars (tunnel).
 
-pub mod direct;
+pub(crate) mod accept;
+pub(crate) mod buffers;
+pub(crate) mod channel;
+pub(crate) mod dial;
+mod direct;
 pub(crate) mod handshake;
 pub(crate) mod hello;
 pub(crate) mod listen;
+pub(crate) mod peer;
 pub(crate) mod record;
 pub(crate) mod tunnel;
 
-use std::io;
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::pin::Pin;
+use std::str::FromStr;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use postern_ca::{Peer, Refusal};
+use postern_ca::Refusal;
 use postern_names::{PortName, ServiceName, TrustDomain};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A connection to another service whose certificate was verified.
+use channel::{Fault, Source};
+use direct::DirectStream;
+use tunnel::{ALPN as TUNNEL_ALPN, Reason, TunnelStream};
+
+pub use peer::PeerIdentity;
+pub use record::RecordLayerKind;
+
+/// How instances are dialled, and whether tunnels are accepted. Direct connections always are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TransportMode {
+    /// A tunnel to an instance whose sidecar speaks it, else a connection for each stream.
+    #[default]
+    Auto,
+    /// A connection for each stream, and no tunnel is accepted.
+    Direct,
+    /// Tunnels only: an instance that speaks none is not dialled.
+    Tunnel,
+}
+
+impl FromStr for TransportMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "direct" => Ok(Self::Direct),
+            "tunnel" => Ok(Self::Tunnel),
+            _ => Err(format!("{text:?} is no transport; use auto, direct or tunnel")),
+        }
+    }
+}
+
+impl fmt::Display for TransportMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Direct => "direct",
+            Self::Tunnel => "tunnel",
+        })
+    }
+}
+
+/// Takes received bytes: a vectored write, which tells how many it took.
+pub(crate) type Sink<'a> = dyn FnMut(&mut Context<'_>, &[IoSlice<'_>]) -> Poll<io::Result<usize>> + 'a;
+
+/// A byte stream to another service whose certificate was verified.
 pub struct Stream {
-    tls: direct::TlsStream,
-    peer: Peer,
+    carrier: Carrier,
+    peer: PeerIdentity,
     service: ServiceName,
     port: PortName,
 }
 
+/// What carries a stream.
+pub(crate) enum Carrier {
+    /// A TLS connection of its own.
+    Direct(Box<DirectStream>),
+    /// A tunnel that it shares.
+    Tunnel(TunnelStream),
+}
+
 impl Stream {
-    /// Who is at the other end, as its certificate says.
-    pub fn peer(&self) -> &Peer {
+    pub(crate) fn new(carrier: Carrier, peer: PeerIdentity, service: ServiceName, port: PortName) -> Self {
+        Self { carrier, peer, service, port }
+    }
+
+    /// Who is at the other end, as its certificates say.
+    pub fn peer(&self) -> &PeerIdentity {
         &self.peer
     }
 
@@ -44,29 +109,95 @@ impl Stream {
         &self.port
     }
 
-    /// Ends the stream at once: what is queued is dropped, the peer sees a reset.
-    pub fn reset(self) {
-        reset_on_close(self.tls.socket());
+    /// What carries it, in one word.
+    pub fn transport(&self) -> &'static str {
+        match self.carrier {
+            Carrier::Direct(_) => "direct",
+            Carrier::Tunnel(_) => "tunnel",
+        }
+    }
+
+    /// Tells the caller that its stream leads somewhere: it was allowed, and the service was reached.
+    pub fn accept(&self) {
+        if let Carrier::Tunnel(stream) = &self.carrier {
+            stream.accept();
+        }
+    }
+
+    /// Ends the stream at once: what is queued is dropped, the peer sees a reset. Over a tunnel it is told `reason`.
+    pub(crate) fn reset(self, reason: Reason) {
+        match self.carrier {
+            Carrier::Direct(stream) => stream.reset(),
+            Carrier::Tunnel(stream) => stream.reset(reason),
+        }
+    }
+
+    /// Gives received bytes to `sink` without copying them. Tells how many it took; 0 is the orderly end.
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>, sink: &mut Sink<'_>) -> Poll<Result<usize, Fault>> {
+        match &mut self.carrier {
+            Carrier::Direct(stream) => stream.poll_recv(cx, sink),
+            Carrier::Tunnel(stream) => stream.poll_recv(cx, sink),
+        }
+    }
+
+    /// Has `source` write into the records that are sent next. Tells how many bytes it gave; 0 is its end. Poll until it is
+    /// pending: then what was given before is sent or waits for the socket.
+    pub(crate) fn poll_send(&mut self, cx: &mut Context<'_>, source: &mut Source<'_>) -> Poll<Result<usize, Fault>> {
+        match &mut self.carrier {
+            Carrier::Direct(stream) => stream.poll_send(cx, source),
+            Carrier::Tunnel(stream) => stream.poll_send(cx, source),
+        }
+    }
+
+    /// Says that nothing more will be sent; what comes from the peer can still be read.
+    pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.carrier {
+            Carrier::Direct(stream) => stream.poll_finish(cx),
+            Carrier::Tunnel(stream) => {
+                stream.finish();
+                Poll::Ready(Ok(()))
+            }
+        }
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tls).poll_read(cx, buf)
+        let mut sink = |_: &mut Context<'_>, slices: &[IoSlice<'_>]| {
+            let before = buf.remaining();
+            for slice in slices {
+                buf.put_slice(&slice[..slice.len().min(buf.remaining())]);
+            }
+            Poll::Ready(Ok(before - buf.remaining()))
+        };
+        self.get_mut().poll_recv(cx, &mut sink).map_ok(drop).map_err(Fault::into_error)
     }
 }
 
 impl AsyncWrite for Stream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tls).poll_write(cx, buf)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut source = |_: &mut Context<'_>, slots: &mut [IoSliceMut<'_>]| {
+            let mut rest = bytes;
+            for slot in slots {
+                let step = slot.len().min(rest.len());
+                slot[..step].copy_from_slice(&rest[..step]);
+                rest = &rest[step..];
+            }
+            Poll::Ready(Ok(bytes.len() - rest.len()))
+        };
+        self.get_mut().poll_send(cx, &mut source).map_err(Fault::into_error)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tls).poll_flush(cx)
+        match &mut self.get_mut().carrier {
+            Carrier::Direct(stream) => stream.poll_flush(cx),
+            // The driver of the tunnel sends what is queued.
+            Carrier::Tunnel(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tls).poll_shutdown(cx)
+        self.get_mut().poll_finish(cx)
     }
 }
 

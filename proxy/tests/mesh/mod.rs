@@ -21,13 +21,15 @@ use postern_intentions::{Action, DefaultPolicy, Entry, EntryContent, Intention, 
 use postern_names::{Datacenter, PortName, ServiceName, TrustDomain};
 use postern_proxy::clock::Clock;
 use postern_proxy::data_plane::{
-    AccessLog, DataPlane, DataPlaneConfig, Limits, LocalTarget, LogMode, Metrics, UpstreamListener, UpstreamSpec,
+    AccessLog, DataPlane, DataPlaneConfig, Limits, LocalTarget, LogMode, Metrics, RecordLayerKind, Shared, TransportMode,
+    UpstreamListener, UpstreamSpec,
 };
 use postern_proxy::snapshot::{Endpoint, PairVerdict, Positions, Snapshot, Upstream};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -81,11 +83,50 @@ pub struct Mesh {
     trust_domain: TrustDomain,
     datacenter: Datacenter,
     sequence: AtomicU64,
+    carried: Carried,
+}
+
+/// How the sidecars of a mesh reach each other.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Carried {
+    pub transport: TransportMode,
+    pub record_layer: RecordLayerKind,
+}
+
+/// A data plane with one worker.
+pub struct Plane {
+    plane: DataPlane,
+    shared: Shared,
+    enforced: watch::Receiver<u64>,
+    _judging: JoinSet<()>,
+}
+
+impl Plane {
+    async fn start(config: DataPlaneConfig) -> Self {
+        let shared = Shared::new(&config);
+        let (sender, enforced) = watch::channel(0);
+        let mut judging = JoinSet::new();
+        judging.spawn(shared.clone().keep_judging(config.snapshots.clone(), config.clock.clone(), sender));
+        let plane = DataPlane::start(config, shared.clone()).await.expect("data plane");
+        Self { plane, shared, enforced, _judging: judging }
+    }
+
+    pub fn enforced(&self) -> watch::Receiver<u64> {
+        self.enforced.clone()
+    }
+
+    pub fn open_connections(&self) -> usize {
+        self.shared.open_connections()
+    }
+
+    pub async fn drain(self, deadline: Duration) {
+        self.plane.drain(deadline).await;
+    }
 }
 
 /// The data plane of one sidecar.
 pub struct Side {
-    pub plane: DataPlane,
+    pub plane: Plane,
     pub inbound: SocketAddr,
     pub upstream: SocketAddr,
     serial: Serial,
@@ -107,11 +148,16 @@ struct Parts {
 }
 
 impl Mesh {
+    /// A mesh as it is unless told otherwise.
     pub fn new() -> Self {
+        Self::over(Carried::default())
+    }
+
+    pub fn over(carried: Carried) -> Self {
         let trust_domain: TrustDomain = "mesh.example".parse().expect("trust domain");
         let datacenter: Datacenter = "dc1".parse().expect("datacenter");
         let authority = Authority::create(&trust_domain, &datacenter, SystemTime::now()).expect("authority");
-        Self { authority, trust_domain, datacenter, sequence: AtomicU64::new(1) }
+        Self { authority, trust_domain, datacenter, sequence: AtomicU64::new(1), carried }
     }
 
     fn svid(&self, service: &str, ttl: Duration) -> Svid {
@@ -239,7 +285,7 @@ impl Mesh {
         let serial = *parts.svid.serial();
         let svid: SvidSource = Arc::new(SvidSlot::new(Arc::new(parts.svid)));
         let metrics = Metrics::new().expect("metrics");
-        let plane = DataPlane::start(DataPlaneConfig {
+        let plane = Plane::start(DataPlaneConfig {
             instance: format!("{}-1", parts.service).parse().expect("instance"),
             service: parts.service,
             trust_domain: self.trust_domain.clone(),
@@ -250,12 +296,13 @@ impl Mesh {
             inbound: parts.inbound,
             locals: parts.locals,
             upstreams: parts.upstreams,
+            transport: self.carried.transport,
+            record_layer: self.carried.record_layer,
             limits: parts.limits,
             access_log: AccessLog::new(LogMode::All),
             metrics: metrics.clone(),
         })
-        .await
-        .expect("data plane");
+        .await;
         Side { plane, inbound, upstream, serial, protocol: Protocol::Tcp, trust: trust_source, snapshots, metrics }
     }
 
@@ -308,7 +355,7 @@ fn told_of(service: &str, upstream: &str, endpoints: &[(&str, SocketAddr)], allo
             instance: instance.parse().expect("instance"),
             address: address.to_string(),
             ports: vec![PortName::main()],
-            transports: vec!["direct".to_owned()],
+            transports: vec!["direct".to_owned(), "tunnel".to_owned()],
             locality: String::new(),
         })
         .collect();

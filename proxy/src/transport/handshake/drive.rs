@@ -12,7 +12,6 @@ use crate::transport::HandshakeError;
 use crate::transport::record::{
     Buffered, Connection, InPlace, KEY_UPDATE_AFTER, Kernel, RecordLayer, RecordLayerKind, encode, encode_alert,
 };
-use crate::transport::tunnel::Role;
 
 use super::{Established, broken, read_more, refused};
 
@@ -26,8 +25,6 @@ const RECORD_HEADER: usize = 5;
 
 /// rustls' unbuffered connection of one role, until it becomes a record layer.
 pub(super) trait Handshaking: Connection + Sized + 'static {
-    const ROLE: Role;
-
     fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error>;
 
     /// What seals and opens from now on.
@@ -44,16 +41,12 @@ pub(super) trait Handshaking: Connection + Sized + 'static {
 }
 
 impl Handshaking for UnbufferedClientConnection {
-    const ROLE: Role = Role::Dialler;
-
     fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error> {
         self.dangerous_into_kernel_connection().map(|(secrets, kernel)| (secrets, Kernel::Client(kernel)))
     }
 }
 
 impl Handshaking for UnbufferedServerConnection {
-    const ROLE: Role = Role::Acceptor;
-
     fn into_kernel(self) -> Result<(ExtractedSecrets, Kernel), rustls::Error> {
         self.dangerous_into_kernel_connection().map(|(secrets, kernel)| (secrets, Kernel::Server(kernel)))
     }
@@ -145,7 +138,6 @@ pub(super) async fn drive<C: Handshaking>(
         unread: input.bytes,
         early,
         own_leaf,
-        role: C::ROLE,
     })
 }
 

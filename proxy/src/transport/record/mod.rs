@@ -2,7 +2,6 @@
 //!
 //! Behind [`RecordLayer`] are two implementations: [`InPlace`], which never copies a byte, and [`Buffered`], which is rustls'
 //! own. Both continue a connection whose handshake rustls made (`transport::handshake`), and neither does any I/O.
-#![allow(dead_code, unused_imports, reason = "the driver is being written")]
 
 mod error;
 mod inplace;
@@ -40,7 +39,6 @@ const VERSION: [u8; 2] = [3, 3];
 
 /// The content types of RFC 8446 §5.1.
 mod content {
-    pub(super) const CHANGE_CIPHER_SPEC: u8 = 20;
     pub(super) const ALERT: u8 = 21;
     pub(super) const HANDSHAKE: u8 = 22;
     pub(super) const APPLICATION_DATA: u8 = 23;

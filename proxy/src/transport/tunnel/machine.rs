@@ -110,6 +110,7 @@ impl Machine {
     }
 
     /// Streams that are open, or over with bytes that were not consumed.
+    #[cfg(test)]
     pub fn open_streams(&self) -> usize {
         self.streams.len()
     }

@@ -2,19 +2,22 @@
 //!
 //! [`Machine`] is the protocol without I/O: it is told the plaintext of records as they come and the time, and says what
 //! happened ([`Event`]), what may be sent and which control frames are due. `docs/tunnel.md` specifies the wire.
-#![allow(dead_code, reason = "the driver is being written")]
-#![allow(unused_imports, reason = "the driver is being written")]
 
+mod budget;
 mod busy;
 mod credit;
+mod driver;
 mod frame;
 mod limits;
+mod link;
 mod liveness;
 mod machine;
 mod outgoing;
-pub(crate) mod proof;
+mod pool;
+mod proof;
 mod rate;
 mod reason;
+mod stream;
 mod streams;
 mod violation;
 
@@ -25,10 +28,17 @@ use std::ops::Range;
 
 use postern_names::PortName;
 
-pub(crate) use frame::{EARLY_DATA, FRAME_HEADER, MOST_CONTROL, MOST_DATA, MOST_PROOF, MOST_TRACE};
+pub(crate) use budget::Budgets;
+pub(crate) use driver::{Driver, Identities};
+pub(crate) use frame::{EARLY_DATA, FRAME_HEADER, MOST_PROOF};
+#[cfg(test)]
+pub(crate) use frame::{MOST_CONTROL, MOST_DATA};
 pub(crate) use limits::TunnelLimits;
+pub(crate) use link::{Link, Opening, Unopened};
 pub(crate) use machine::Machine;
+pub(crate) use pool::{PeerTunnels, Tunnels};
 pub(crate) use reason::Reason;
+pub(crate) use stream::TunnelStream;
 pub(crate) use streams::StreamId;
 pub(crate) use violation::Violation;
 

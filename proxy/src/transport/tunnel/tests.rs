@@ -8,7 +8,7 @@ mod properties;
 
 use std::time::{Duration, Instant};
 
-use super::frame::{self, Frame};
+use super::frame;
 use super::*;
 use pair::{Pair, id, main_port};
 
