@@ -1,13 +1,17 @@
 //! Real processes of the real binary, with real clients and servers.
 
+mod bulk;
 mod calls;
 mod command_line;
 mod dev;
+mod direct_clients;
 mod draining;
 mod hostile;
 mod hosts;
 mod https;
+mod kills;
 mod lifecycle;
+mod lossy_link;
 mod nginx;
 mod objects;
 mod outage;
@@ -15,6 +19,7 @@ mod own_ca;
 mod postgres;
 mod prometheus;
 mod redis;
+mod rotation;
 mod run_command;
 mod run_ends;
 mod sockets;
@@ -22,3 +27,4 @@ mod support;
 mod systemd;
 mod terminal;
 mod tour;
+mod transports;

@@ -5,9 +5,20 @@ use std::net::Shutdown;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{EchoServer, Mesh, Process, connect, eventually, free_port, say};
+use crate::support::{
+    Carriage, EchoServer, Mesh, Process, TUNNEL_IN_PLACE, connect, eventually, free_port, over_every_carriage, say,
+};
 
-const GIB: u64 = 1 << 30;
+/// How much is read, and how long one of its readers stops: all of it where most has to be proven.
+fn size_and_stop(carriage: Carriage) -> (u64, Duration) {
+    if carriage == TUNNEL_IN_PLACE { (1 << 30, Duration::from_secs(30)) } else { (1 << 27, Duration::from_secs(10)) }
+}
+
+over_every_carriage!(
+    a_large_file_arrives_whole_past_a_reader_that_stops,
+    a_half_closed_connection_still_carries_the_answer,
+    a_thousand_connections_at_once,
+);
 
 /// nginx with one document root.
 fn nginx(mesh: &Mesh, port: u16) -> Process {
@@ -51,16 +62,16 @@ fn get(address: &str, path: &str) -> std::net::TcpStream {
     stream
 }
 
-#[test]
-fn a_gibibyte_arrives_whole_past_a_reader_that_stops_for_two_minutes() {
-    let mesh = Mesh::start();
+fn a_large_file_arrives_whole_past_a_reader_that_stops(carriage: Carriage) {
+    let (size, stop) = size_and_stop(carriage);
+    let mesh = Mesh::over(carriage);
     let port = free_port();
     let _nginx = nginx(&mesh, port);
     let file = mesh.path("nginx/large");
     let filled = Command::new("sh")
         .arg("-c")
         .arg(format!(
-            "openssl enc -aes-128-ctr -nosalt -pass pass:x -in /dev/zero 2>/dev/null | head -c {GIB} > {}",
+            "openssl enc -aes-128-ctr -nosalt -pass pass:x -in /dev/zero 2>/dev/null | head -c {size} > {}",
             file.display()
         ))
         .status()
@@ -78,20 +89,19 @@ fn a_gibibyte_arrives_whole_past_a_reader_that_stops_for_two_minutes() {
             let mut body = get(&upstream, "/large");
             let mut start = vec![0; 1 << 20];
             body.read_exact(&mut start).unwrap();
-            std::thread::park_timeout(Duration::from_secs(120));
+            std::thread::park_timeout(stop);
             sha256_of(start.as_slice().chain(body))
         })
     };
     let original = sha256_of(std::fs::File::open(&file).unwrap());
-    assert!(original.starts_with(&GIB.to_string()));
+    assert!(original.starts_with(&size.to_string()));
     assert_eq!(sha256_of(get(&upstream, "/large")), original);
     assert_eq!(slow.join().unwrap(), original);
 }
 
-#[test]
-fn a_half_closed_connection_still_carries_the_answer() {
+fn a_half_closed_connection_still_carries_the_answer(carriage: Carriage) {
     let echo = EchoServer::start();
-    let mesh = Mesh::start();
+    let mesh = Mesh::over(carriage);
     let _api = mesh.serve("api", &echo.address());
     let web = mesh.call("web", &["api"]);
     mesh.allow("web", "api");
@@ -111,10 +121,9 @@ fn a_half_closed_connection_still_carries_the_answer() {
     assert!(received == sent, "{} of {} bytes came back", received.len(), sent.len());
 }
 
-#[test]
-fn a_thousand_connections_at_once() {
+fn a_thousand_connections_at_once(carriage: Carriage) {
     let echo = EchoServer::start();
-    let mesh = Mesh::start();
+    let mesh = Mesh::over(carriage);
     let _api = mesh.serve("api", &echo.address());
     let web = mesh.call("web", &["api"]);
     mesh.allow("web", "api");

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{Mesh, Process, eventually, free_port};
+use crate::support::{Carriage, Mesh, Process, eventually, free_port, over_every_carriage};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 
@@ -67,9 +67,10 @@ fn port_of(address: &str) -> u16 {
     address.rsplit(':').next().unwrap().parse().unwrap()
 }
 
-#[test]
-fn postgresql_serves_who_may_and_refuses_a_third_service() {
-    let mesh = Mesh::start();
+over_every_carriage!(postgresql_serves_who_may_and_refuses_a_third_service, a_deny_ends_an_open_psql_session);
+
+fn postgresql_serves_who_may_and_refuses_a_third_service(carriage: Carriage) {
+    let mesh = Mesh::over(carriage);
     let postgres = Postgres::start(mesh.path("").as_path());
     let _db = mesh.serve("db", &postgres.address());
     let web = mesh.call("web", &["db"]);
@@ -99,9 +100,8 @@ fn postgresql_serves_who_may_and_refuses_a_third_service() {
     assert!(report.contains("1600/1600"), "{report}");
 }
 
-#[test]
-fn a_deny_ends_an_open_psql_session() {
-    let mesh = Mesh::start();
+fn a_deny_ends_an_open_psql_session(carriage: Carriage) {
+    let mesh = Mesh::over(carriage);
     let postgres = Postgres::start(mesh.path("").as_path());
     let _db = mesh.serve("db", &postgres.address());
     let web = mesh.call("web", &["db"]);

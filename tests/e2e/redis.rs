@@ -3,11 +3,12 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::Command;
 
-use crate::support::{Mesh, Process, connect, eventually, free_port};
+use crate::support::{Carriage, Mesh, Process, connect, eventually, free_port, over_every_carriage};
 
-#[test]
-fn redis_pipelines_through_the_pair_with_every_reply_right() {
-    let mesh = Mesh::start();
+over_every_carriage!(redis_pipelines_through_the_pair_with_every_reply_right);
+
+fn redis_pipelines_through_the_pair_with_every_reply_right(carriage: Carriage) {
+    let mesh = Mesh::over(carriage);
     let port = free_port();
     let mut command = Command::new("redis-server");
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::carriage::Carriage;
 use super::host::Host;
 use super::process::{Process, eventually, meshctl_binary};
 
@@ -15,6 +16,7 @@ pub struct Mesh {
     directory: TempDir,
     control: Option<Process>,
     options: Vec<String>,
+    of_sidecars: Vec<String>,
     host: Option<Host>,
     pub http: String,
     pub grpc: String,
@@ -30,6 +32,13 @@ impl Mesh {
     pub fn start_with(options: &[&str]) -> Self {
         let mut mesh = Self::new(None, "127.0.0.1:0", options);
         mesh.start_control();
+        mesh
+    }
+
+    /// With this between its sidecars.
+    pub fn over(carriage: Carriage) -> Self {
+        let mut mesh = Self::start();
+        mesh.of_sidecars = carriage.flags().map(String::from).to_vec();
         mesh
     }
 
@@ -76,6 +85,7 @@ impl Mesh {
             directory: TempDir::new().unwrap(),
             control: None,
             options: options.iter().map(ToString::to_string).collect(),
+            of_sidecars: Vec::new(),
             host,
             http: "127.0.0.1:0".into(),
             grpc: grpc.into(),
@@ -209,6 +219,7 @@ impl Mesh {
             arguments.extend(["--listen".into(), "127.0.0.1:0".into()]);
         }
         arguments.extend(["--state-dir".into(), self.path(&format!("state-{id}")).display().to_string()]);
+        arguments.extend(self.of_sidecars.iter().cloned());
         arguments.extend(options.iter().map(ToString::to_string));
         arguments
     }
@@ -272,6 +283,16 @@ impl Sidecar {
 
     pub fn kill_hard(&mut self) {
         self.process.take().expect("the sidecar runs").kill_hard();
+    }
+
+    /// What it runs with from the next start on, beside what it was made with.
+    pub fn add_flags(&mut self, flags: &[&str]) {
+        self.arguments.extend(flags.iter().map(ToString::to_string));
+    }
+
+    /// Tunnels that are open, of one direction.
+    pub fn tunnels(&self, direction: &str) -> f64 {
+        self.metric("postern_tunnels_active", &[&format!("direction=\"{direction}\"")])
     }
 
     pub fn log(&self) -> String {

@@ -1,14 +1,19 @@
 //! What the end-to-end tests stand on: processes that are ended with the test, a mesh, small servers and clients.
 
+mod carriage;
 mod host;
 mod mesh;
 mod process;
+mod sequence;
 mod terminal;
 mod traffic;
 
+pub use carriage::{Carriage, DIRECT_IN_PLACE, DIRECT_RUSTLS, TUNNEL_IN_PLACE, TUNNEL_RUSTLS};
+pub(crate) use carriage::{over_every_carriage, over_every_tunnel};
 pub use host::{Host, link};
-pub use mesh::Mesh;
+pub use mesh::{Mesh, Sidecar};
 pub use process::{Process, eventually, free_port};
+pub use sequence::{Ended, converse, receive, send};
 pub use terminal::Terminal;
 pub use traffic::{EchoServer, connect, http_get, is_closed, say};
 
