@@ -143,7 +143,7 @@ impl Record<'_> {
             because = &*self.because,
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
-            duration_ms = self.duration.as_secs_f64() * 1e3,
+            duration_ms = self.duration.as_micros() as f64 / 1e3,
             reason = self.reason,
             "connection"
         );

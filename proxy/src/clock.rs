@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use postern_api::convert::{millis, time};
+use tokio::sync::Notify;
 
 /// No word from the control plane yet.
 const UNHEARD: i64 = i64::MIN;
@@ -17,6 +18,7 @@ pub struct Clock {
     started: Instant,
     /// The control plane's time at `started`, in milliseconds since the Unix epoch, as its latest heartbeats tell.
     floor_at_start: AtomicI64,
+    moved: Notify,
 }
 
 impl Default for Clock {
@@ -28,7 +30,7 @@ impl Default for Clock {
 impl Clock {
     /// A clock that has heard nothing from the control plane.
     pub fn new() -> Self {
-        Self { started: Instant::now(), floor_at_start: AtomicI64::new(UNHEARD) }
+        Self { started: Instant::now(), floor_at_start: AtomicI64::new(UNHEARD), moved: Notify::new() }
     }
 
     /// The time that expiry is judged by.
@@ -39,6 +41,11 @@ impl Clock {
     /// Takes the server's time from a heartbeat. An earlier one than is known is ignored.
     pub fn observe(&self, server: SystemTime) {
         self.observe_after(server, self.started.elapsed());
+    }
+
+    /// Waits until the control plane has told a later time than was known. One task at a time waits for it.
+    pub async fn moved(&self) {
+        self.moved.notified().await;
     }
 
     /// The latest time the control plane has told, carried on by the monotonic clock; `None` before the first word.
@@ -52,7 +59,10 @@ impl Clock {
 
     fn observe_after(&self, server: SystemTime, since_start: Duration) {
         let server = i64::try_from(millis(server)).unwrap_or(i64::MAX);
-        self.floor_at_start.fetch_max(server.saturating_sub(whole_millis(since_start)), Ordering::Relaxed);
+        let floor = server.saturating_sub(whole_millis(since_start));
+        if self.floor_at_start.fetch_max(floor, Ordering::Relaxed) < floor {
+            self.moved.notify_one();
+        }
     }
 
     fn floor(&self, since_start: Duration) -> Option<SystemTime> {

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -115,6 +116,7 @@ pub struct Connections {
     most: usize,
     most_per_peer: usize,
     inner: Mutex<Inner>,
+    open: Arc<AtomicUsize>,
     closing: watch::Sender<usize>,
     ends_sooner: Notify,
 }
@@ -143,6 +145,7 @@ impl Connections {
             most,
             most_per_peer,
             inner: Mutex::default(),
+            open: Arc::default(),
             closing: watch::Sender::new(0),
             ends_sooner: Notify::new(),
         })
@@ -150,7 +153,12 @@ impl Connections {
 
     /// Connections that are open now.
     pub fn open(&self) -> usize {
-        self.inner.lock().entries.len()
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Where their number can be read at any time.
+    pub fn open_counter(&self) -> Arc<AtomicUsize> {
+        self.open.clone()
     }
 
     /// Whether there is room for another inbound connection of whatever peer.
@@ -178,6 +186,7 @@ impl Connections {
         }
         let id = inner.next;
         inner.next += 1;
+        self.open.fetch_add(1, Ordering::Relaxed);
         inner.entries.insert(id, Entry { judgeable: judgeable.clone(), closer: Some(closer) });
         if inner.earliest_end.is_none_or(|earliest| ends < earliest) {
             inner.earliest_end = Some(ends);
@@ -231,6 +240,7 @@ impl Connections {
     fn leave(&self, id: u64) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.entries.remove(&id) else { return };
+        self.open.fetch_sub(1, Ordering::Relaxed);
         if entry.judgeable.direction == Direction::Inbound {
             inner.inbound -= 1;
             if let Some(open) = inner.inbound_of.get_mut(&entry.judgeable.service) {
@@ -279,8 +289,11 @@ impl Drop for Registered {
 
 /// How long `enforced` waits for connections that were told to close.
 const CLOSING: Duration = Duration::from_secs(1);
-/// The longest sleep while something is going to expire: the control plane may tell that it is later than we think.
-const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// The longest sleep while something is going to expire: no timer tells that the host was asleep.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// The same once no snapshot comes any more: the sidecar stops, and nothing else wakes this.
+const UNPUBLISHED_SLEEP: Duration = Duration::from_secs(1);
 
 /// Judges every connection again at each snapshot, and when a temporary intention or a certificate ends. What is in
 /// force everywhere is told through `enforced`. Runs until it is dropped.
@@ -319,10 +332,15 @@ async fn until_next_judgement(connections: &Connections, snapshots: &mut Snapsho
             changed = snapshots.changed() => match changed {
                 Ok(()) => return,
                 // Nobody publishes any more; what expires still ends.
-                Err(_) => tokio::time::sleep(sleep.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)).await,
+                Err(_) => tokio::time::sleep(sleep.unwrap_or(UNPUBLISHED_SLEEP).min(UNPUBLISHED_SLEEP)).await,
             },
             () = connections.ends_sooner.notified() => {}
+            // It may be later than we thought.
+            () = clock.moved() => {}
             () = tokio::time::sleep(sleep.unwrap_or_default().min(LONGEST_SLEEP)), if sleep.is_some() => {}
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -138,6 +138,11 @@ impl Pump {
                     way.stage = Stage::Ended;
                 }
                 Stage::Copying => {
+                    if local.poll_readable(cx).is_pending() {
+                        // Nothing new; what was given before still goes out.
+                        ready!(peer.poll_flush(cx)).map_err(Fault::Stream)?;
+                        return Poll::Pending;
+                    }
                     let mut source = |cx: &mut Context<'_>, slots: &mut [IoSliceMut<'_>]| local.poll_read_slots(cx, slots);
                     way.count(ready!(peer.poll_send(cx, &mut source))?);
                 }

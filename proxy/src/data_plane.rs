@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use postern_ca::{SvidSource, TrustSource};
@@ -114,6 +115,11 @@ impl Shared {
     /// Connections that are open now, both directions.
     pub fn open_connections(&self) -> usize {
         self.connections.open()
+    }
+
+    /// Where their number can be read at any time.
+    pub fn open_counter(&self) -> Arc<AtomicUsize> {
+        self.connections.open_counter()
     }
 
     /// Judges every open connection again at each snapshot, whichever worker has it, and tells the sequence number of the

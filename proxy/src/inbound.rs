@@ -21,7 +21,7 @@ use crate::local::{LocalStream, LocalTarget};
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
 use crate::snapshot::SnapshotSource;
 use crate::transport::accept::{Accepted, AcceptedTunnel, Acceptor};
-use crate::transport::tunnel::{Driver, Opening, PeerTunnels, Reason, Role, TunnelStream};
+use crate::transport::tunnel::{Driver, Opening, PeerTunnels, Reason, Role, TunnelStream, untrusted_word};
 use crate::transport::{self, Carrier, HandshakeError, Stream, hello, listen};
 
 /// The accepting half of a sidecar.
@@ -315,7 +315,11 @@ pub(crate) async fn copy(
         closed = registered.closed() => Copied::Closed(closed),
         ran = pump.run() => match ran {
             Ok(()) => Copied::Ended,
-            Err(error) => Copied::Failed(error),
+            // The table of connections hears of it too; whichever was first, it is one reason.
+            Err(error) => match untrusted_word(&error.error) {
+                Some(word) => Copied::Closed(Closed::Untrusted(word)),
+                None => Copied::Failed(error),
+            },
         },
     };
     let moved = (pump.bytes_in(), pump.bytes_out());
@@ -342,7 +346,7 @@ fn reason_of(closed: &Closed) -> Reason {
     }
 }
 
-fn metrics_of_closing(metrics: &ConnectionMetrics, closed: &Closed) {
+pub(crate) fn metrics_of_closing(metrics: &ConnectionMetrics, closed: &Closed) {
     if *closed != Closed::Draining {
         metrics.revoked();
     }
@@ -356,5 +360,25 @@ pub(crate) fn error_word(error: &PumpError, local_word: &'static str) -> &'stati
         (End::Peer, std::io::ErrorKind::TimedOut) => "peer_timed_out",
         (End::Peer, std::io::ErrorKind::InvalidData) => "tls_error",
         (End::Peer, _) => "reset_by_peer",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_task<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What a task takes is taken once for every open stream.
+    #[test]
+    fn the_tasks_of_inbound_connections_stay_small() {
+        let of_stream = size_of_task(Inbound::stream);
+        assert!((256..=1_280).contains(&of_stream), "a stream of a tunnel: {of_stream} bytes");
+        let of_connection = size_of_task(|inbound, socket, address, ()| Inbound::connection(inbound, socket, address));
+        assert!((256..=1_536).contains(&of_connection), "a connection: {of_connection} bytes");
+        let of_tunnel = size_of_task(|inbound, tunnel, address, ()| Inbound::tunnel(inbound, tunnel, address));
+        assert!((512..=2_048).contains(&of_tunnel), "a tunnel: {of_tunnel} bytes");
     }
 }

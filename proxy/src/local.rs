@@ -102,9 +102,14 @@ pub enum LocalStream {
 }
 
 impl LocalStream {
-    /// Wraps a connected socket and sets the options that every connection has.
+    /// Wraps a connected socket and sets the options that every connection has. A process of this host does not vanish
+    /// without a word: only one that is elsewhere is looked after by a keepalive.
     pub fn tcp(stream: TcpStream) -> Self {
-        transport::set_options(&stream);
+        if stream.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
+            transport::set_no_delay(&stream);
+        } else {
+            transport::set_options(&stream);
+        }
         Self::Tcp(stream)
     }
 
@@ -114,6 +119,11 @@ impl LocalStream {
         if let Self::Tcp(stream) = &self {
             transport::reset_on_close(stream);
         }
+    }
+
+    /// Whether there may be something to read.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_read_ready(cx).map(drop)
     }
 
     /// Reads into `slots`, in their order; 0 is the end.

@@ -6,8 +6,8 @@
 mod process;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -285,7 +285,7 @@ impl Metrics {
             }
         }
         let _ = self.revoked.remove_label_values(&[peer]);
-        for (direction, judged, intention) in series.verdicts.lock().keys() {
+        for (direction, judged, intention, _) in series.verdicts.lock().iter() {
             let _ = self.connections.remove_label_values(&[direction.as_str(), peer, judged.as_str(), intention]);
         }
     }
@@ -295,12 +295,29 @@ impl Metrics {
 struct PeerSeries {
     label: String,
     last_seen: AtomicU64,
-    verdicts: Mutex<HashMap<(Direction, Judged, String), IntCounter>>,
+    /// The few verdicts that this peer gets; a look through them allocates nothing.
+    verdicts: Mutex<Vec<(Direction, Judged, String, IntCounter)>>,
+    inbound: OnceLock<Handles>,
+    outbound: OnceLock<Handles>,
+}
+
+/// The series of one peer and direction that every connection needs, looked up once.
+#[derive(Debug)]
+struct Handles {
+    active: IntGauge,
+    bytes_in: IntCounter,
+    bytes_out: IntCounter,
 }
 
 impl PeerSeries {
     fn new(label: &str) -> Self {
-        Self { label: label.to_owned(), last_seen: AtomicU64::new(0), verdicts: Mutex::default() }
+        Self {
+            label: label.to_owned(),
+            last_seen: AtomicU64::new(0),
+            verdicts: Mutex::default(),
+            inbound: OnceLock::new(),
+            outbound: OnceLock::new(),
+        }
     }
 }
 
@@ -331,17 +348,20 @@ impl ConnectionMetrics {
     /// Counts the verdict of this connection; `intention` is `SRC -> DST`, `default` or `not_understood`.
     pub fn judged(&self, judged: Judged, intention: &str) {
         let mut verdicts = self.series.verdicts.lock();
-        let key = (self.direction, judged, intention.to_owned());
-        let counter = verdicts.entry(key).or_insert_with(|| {
-            let labels = [self.direction.as_str(), &self.series.label, judged.as_str(), intention];
-            self.metrics.connections.with_label_values(&labels)
-        });
+        let found =
+            verdicts.iter().find(|(of, verdict, by, _)| (*of, *verdict, by.as_str()) == (self.direction, judged, intention));
+        if let Some((.., counter)) = found {
+            return counter.inc();
+        }
+        let labels = [self.direction.as_str(), &self.series.label, judged.as_str(), intention];
+        let counter = self.metrics.connections.with_label_values(&labels);
         counter.inc();
+        verdicts.push((self.direction, judged, intention.to_owned(), counter));
     }
 
     /// Counts the connection as active until this is dropped.
     pub fn opened(&mut self) {
-        let gauge = self.metrics.active.with_label_values(&[self.direction.as_str(), self.series.label.as_str()]);
+        let gauge = self.handles().active.clone();
         gauge.inc();
         self.active = Some(gauge);
     }
@@ -353,8 +373,21 @@ impl ConnectionMetrics {
 
     /// The counters of bytes from the peer, and of bytes to it.
     pub fn bytes(&self) -> (IntCounter, IntCounter) {
-        let of = |way| self.metrics.bytes.with_label_values(&[self.direction.as_str(), self.series.label.as_str(), way]);
-        (of("in"), of("out"))
+        let Handles { bytes_in, bytes_out, .. } = self.handles();
+        (bytes_in.clone(), bytes_out.clone())
+    }
+
+    fn handles(&self) -> &Handles {
+        let of_direction = match self.direction {
+            Direction::Inbound => &self.series.inbound,
+            Direction::Outbound => &self.series.outbound,
+        };
+        of_direction.get_or_init(|| {
+            let (direction, peer) = (self.direction.as_str(), self.series.label.as_str());
+            let bytes = |way| self.metrics.bytes.with_label_values(&[direction, peer, way]);
+            let active = self.metrics.active.with_label_values(&[direction, peer]);
+            Handles { active, bytes_in: bytes("in"), bytes_out: bytes("out") }
+        })
     }
 }
 

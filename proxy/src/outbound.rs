@@ -17,7 +17,7 @@ use crate::balance::{self, Load, Loads, NoEndpoint};
 use crate::clock::Clock;
 use crate::connections::{Connections, Judgeable};
 use crate::copy::{End, PumpError};
-use crate::inbound::{Copied, copy, error_word};
+use crate::inbound::{Copied, copy, error_word, metrics_of_closing};
 use crate::limits::Limits;
 use crate::local::LocalStream;
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
@@ -291,10 +291,19 @@ impl Outbound {
             metrics.judged(Judged::new(true, expected.would_deny), &intention_label(&expected.because));
         }
         metrics.opened();
-        if let Err(error) = stream.write_all(&ahead[sent..]).await {
+        let rest = tokio::select! {
+            biased;
+            closed = registered.closed() => {
+                metrics_of_closing(metrics, &closed);
+                Err(Copied::Closed(closed))
+            }
+            written = stream.write_all(&ahead[sent..]) => {
+                written.map_err(|error| Copied::Failed(PumpError { end: End::Peer, error }))
+            }
+        };
+        if let Err(failed) = rest {
             stream.reset(Reason::Cancelled);
             caller.reset();
-            let failed = Copied::Failed(PumpError { end: End::Peer, error });
             return self.conclude(ending, expected, &failed, metrics);
         }
         let (copied, bytes_in, bytes_out) = copy(stream, ahead.len(), caller, &mut registered, metrics).await;
@@ -385,6 +394,15 @@ mod tests {
         }
         assert!("api:".parse::<UpstreamSpec>().is_err());
         assert!("API".parse::<UpstreamSpec>().is_err());
+    }
+
+    #[test]
+    fn the_task_of_an_outbound_connection_stays_small() {
+        fn size_of_task<F>(_: fn(Arc<Outbound>, LocalStream) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of_task(Outbound::connection);
+        assert!((256..=1_536).contains(&size), "{size} bytes");
     }
 
     #[test]

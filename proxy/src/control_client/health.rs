@@ -18,6 +18,10 @@ pub async fn probe(targets: Arc<[LocalTarget]>, period: Duration, timeout: Durat
     while !healthy.is_closed() {
         let accepts = all_accept(&targets, timeout).await;
         healthy.send_if_modified(|told| std::mem::replace(told, accepts) != accepts);
+        if targets.is_empty() {
+            // There will never be anything else to tell.
+            return healthy.closed().await;
+        }
         sleep(if accepts { period } else { period.min(PERIOD_UNTIL_WELL) }).await;
     }
 }

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::runtime::Builder;
@@ -14,9 +14,6 @@ use tokio::task::JoinSet;
 
 use crate::ProxyError;
 use crate::data_plane::{DataPlane, DataPlaneConfig, Shared, keep_house};
-
-/// How often open connections are counted for the control plane.
-const COUNTING: Duration = Duration::from_secs(2);
 
 /// The workers of a sidecar. Dropping this ends them at once.
 #[derive(Debug)]
@@ -48,12 +45,12 @@ impl DataThreads {
         let (drain, draining) = watch::channel(None);
         let (end, ended) = mpsc::channel(1);
         let (enforced_sender, enforced) = watch::channel(0);
-        let open = Arc::new(AtomicUsize::new(0));
+        let open = shared.open_counter();
         let mut others = Vec::new();
         for _ in 1..workers {
             others.push(config.for_another_worker().map_err(system)?);
         }
-        let upkeep = upkeep(&config, &shared, enforced_sender, open.clone());
+        let upkeep = upkeep(&config, &shared, enforced_sender);
         for config in std::iter::once(config).chain(others) {
             let (start, started) = oneshot::channel();
             let worker = Worker { draining: draining.clone(), started: start, _ended: end.clone() };
@@ -78,7 +75,7 @@ impl DataThreads {
         self.enforced.clone()
     }
 
-    /// The number of open connections, a few seconds old at most.
+    /// The number of open connections.
     pub fn open_connections(&self) -> Arc<AtomicUsize> {
         self.open.clone()
     }
@@ -97,19 +94,11 @@ impl DataThreads {
     }
 }
 
-/// Judging, logging and counting, apart from the threads that carry traffic: a deny waits for no transfer.
-fn upkeep(config: &DataPlaneConfig, shared: &Shared, enforced: watch::Sender<u64>, open: Arc<AtomicUsize>) -> JoinSet<()> {
+/// Judging and logging, apart from the threads that carry traffic: a deny waits for no transfer.
+fn upkeep(config: &DataPlaneConfig, shared: &Shared, enforced: watch::Sender<u64>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(shared.clone().keep_judging(config.snapshots.clone(), config.clock.clone(), enforced));
     tasks.spawn(keep_house(config.access_log.clone(), config.metrics.clone()));
-    let counted = shared.clone();
-    tasks.spawn(async move {
-        let mut counting = tokio::time::interval(COUNTING);
-        loop {
-            counting.tick().await;
-            open.store(counted.open_connections(), Ordering::Relaxed);
-        }
-    });
     tasks
 }
 

@@ -23,7 +23,7 @@ use super::handshake::{self, ClientConfigs, Established};
 use super::peer::PeerIdentity;
 use super::record::RecordLayerKind;
 use super::tunnel::{
-    Budgets, EARLY_DATA, Identities, Link, Machine, Reason, Role, TunnelLimits, TunnelStream, Tunnels, Unopened,
+    Budgets, EARLY_DATA, Identities, Link, Machine, Reason, Role, StreamId, TunnelLimits, TunnelStream, Tunnels, Unopened,
 };
 use super::{Carrier, HandshakeError, Stream, TUNNEL_ALPN, TransportMode, server_name, set_options};
 
@@ -148,9 +148,22 @@ impl Dialler {
         Ok(Stream::new(carrier, peer, service, self.port.clone()))
     }
 
-    /// Opens a stream on a tunnel, and waits until the other end has accepted it.
+    /// A stream on a tunnel. Where a tunnel that was there before ends under the request, once more on another one: the
+    /// process at its other end may have been replaced, and a connection of its own would have reached the new one.
     async fn dial_through(self: &Arc<Self>, target: &Target, ahead: &[u8]) -> Result<(Stream, usize), DialError> {
-        let (link, id) = self.context.tunnels.open(self, target).await?;
+        let (link, id, was_there) = self.context.tunnels.open(self, target).await?;
+        match self.ask(link, id, ahead).await {
+            Err(DialError::Ended(error)) if was_there => {
+                tracing::debug!(instance = %target.instance, %error, "a tunnel ended under a request for a stream");
+                let (link, id, _) = self.context.tunnels.open(self, target).await?;
+                self.ask(link, id, ahead).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// Waits until the other end has accepted a stream.
+    async fn ask(&self, link: Arc<Link>, id: StreamId, ahead: &[u8]) -> Result<(Stream, usize), DialError> {
         let stream = TunnelStream::new(link.clone(), id);
         let sent = stream.send_ahead(ahead).map_err(|error| DialError::Ended(Arc::new(error)))?;
         match timeout(self.context.limits.dial, stream.accepted()).await {

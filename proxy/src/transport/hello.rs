@@ -24,34 +24,39 @@ const HANDSHAKE_RECORD: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 
 /// What can be told from the first bytes of a connection.
-#[derive(Debug, PartialEq, Eq)]
-enum Arrival {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
     /// More must come.
     Part,
-    /// The ClientHello is here, or what is here is none, which the TLS library will say better.
+    /// The ClientHello is here, with the whole of its last record: the TLS library waits for no more.
     Ready,
+    /// It is none. The TLS library might wait for the rest of it, or for what follows.
+    Other,
     /// It is or will be longer than anyone's.
     TooLong,
 }
 
-/// Waits until the ClientHello of a connection has arrived, or what came is certainly none.
+/// Waits until the ClientHello of a connection has arrived.
 ///
 /// # Errors
-/// [`HandshakeError::PeerClosed`] when the rest will not come, [`HandshakeError::NotTls`] when there is too much of it.
+/// [`HandshakeError::PeerClosed`] when the rest will not come, [`HandshakeError::NotTls`] when there is too much of it, or
+/// something else came.
 pub(crate) async fn arrive(socket: &TcpStream) -> Result<(), HandshakeError> {
     loop {
         let ready = socket.ready(Interest::READABLE).await.map_err(|_| HandshakeError::PeerClosed)?;
         match socket.try_io(Interest::READABLE, || look(socket)) {
-            Ok(Arrival::TooLong) => {
-                let why = format!("its ClientHello is longer than {} KiB", LONGEST / 1024);
-                return Err(HandshakeError::NotTls(io::Error::new(io::ErrorKind::InvalidData, why)));
-            }
+            Ok(Arrival::TooLong) => return Err(not_tls(format!("its ClientHello is longer than {} KiB", LONGEST / 1024))),
+            Ok(Arrival::Other) => return Err(not_tls("it does not begin with a ClientHello".to_owned())),
             Ok(_) => return Ok(()),
             // A closed socket stays ready for ever: to wait on would be to spin.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ready.is_read_closed() => {}
             Err(_) => return Err(HandshakeError::PeerClosed),
         }
     }
+}
+
+fn not_tls(why: String) -> HandshakeError {
+    HandshakeError::NotTls(io::Error::new(io::ErrorKind::InvalidData, why))
 }
 
 /// «Would block» stands for «not whole yet» too, so that the runtime waits for more.
@@ -68,14 +73,15 @@ fn look(socket: &TcpStream) -> io::Result<Arrival> {
     }
 }
 
-fn arrival(mut records: &[u8]) -> Arrival {
+/// What the first bytes of a connection tell.
+pub fn arrival(mut records: &[u8]) -> Arrival {
     let mut header = [0; MESSAGE_HEADER];
     let mut arrived = 0;
     loop {
         let Some((&[kind, _, _, high, low], rest)) = records.split_first_chunk::<RECORD_HEADER>() else { return Arrival::Part };
         let length = usize::from(u16::from_be_bytes([high, low]));
         if kind != HANDSHAKE_RECORD || length == 0 {
-            return Arrival::Ready;
+            return Arrival::Other;
         }
         let body = &rest[..length.min(rest.len())];
         for (place, byte) in header.iter_mut().skip(arrived).zip(body) {
@@ -83,19 +89,17 @@ fn arrival(mut records: &[u8]) -> Arrival {
         }
         arrived += body.len();
         if arrived >= 1 && header[0] != CLIENT_HELLO {
-            return Arrival::Ready;
+            return Arrival::Other;
         }
-        if arrived >= MESSAGE_HEADER {
-            let length = usize::from(header[1]) << 16 | usize::from(header[2]) << 8 | usize::from(header[3]);
-            if length > LONGEST {
-                return Arrival::TooLong;
-            }
-            if arrived >= MESSAGE_HEADER + length {
-                return Arrival::Ready;
-            }
+        let message = usize::from(header[1]) << 16 | usize::from(header[2]) << 8 | usize::from(header[3]);
+        if arrived >= MESSAGE_HEADER && message > LONGEST {
+            return Arrival::TooLong;
         }
         if rest.len() < length {
             return Arrival::Part;
+        }
+        if arrived >= MESSAGE_HEADER + message {
+            return Arrival::Ready;
         }
         records = &rest[length..];
     }
@@ -135,8 +139,17 @@ mod tests {
 
     #[test]
     fn what_is_no_client_hello_waits_for_nothing() {
-        for other in [&b"GET / HTTP/1.1\r\n"[..], &[0; 9], &[22, 3, 1, 0, 0], &[22, 3, 1, 0, 4, 2]] {
-            assert_eq!(arrival(other), Arrival::Ready, "{other:?}");
+        for other in [&b"GET / HTTP/1.1\r\n"[..], &[0; 9], &[22, 3, 1, 0, 0], &[22, 3, 1, 0, 4, 2], &[21, 3, 3, 0, 2]] {
+            assert_eq!(arrival(other), Arrival::Other, "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_client_hello_is_not_whole_before_its_record_is() {
+        let mut record = hello(100, 1_000);
+        record[3..5].copy_from_slice(&1_000_u16.to_be_bytes());
+        assert_eq!(arrival(&record), Arrival::Part);
+        record.resize(5 + 1_000, 0);
+        assert_eq!(arrival(&record), Arrival::Ready);
     }
 }

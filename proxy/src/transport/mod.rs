@@ -4,6 +4,8 @@
 //! a warm connection between two sidecars (tunnel).
 
 pub(crate) mod accept;
+#[doc(hidden)]
+pub mod bare;
 pub(crate) mod buffers;
 pub(crate) mod channel;
 pub(crate) mod dial;
@@ -149,6 +151,14 @@ impl Stream {
         }
     }
 
+    /// Sends what was given before, as far as the socket takes it; the driver of a tunnel does so by itself.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.carrier {
+            Carrier::Direct(stream) => stream.poll_flush(cx),
+            Carrier::Tunnel(_) => Poll::Ready(Ok(())),
+        }
+    }
+
     /// Says that nothing more will be sent; what comes from the peer can still be read.
     pub(crate) fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.carrier {
@@ -189,11 +199,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().carrier {
-            Carrier::Direct(stream) => stream.poll_flush(cx),
-            // The driver of the tunnel sends what is queued.
-            Carrier::Tunnel(_) => Poll::Ready(Ok(())),
-        }
+        Stream::poll_flush(self.get_mut(), cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -267,11 +273,18 @@ pub fn asked_port(name: Option<&str>, service: &ServiceName, trust_domain: &Trus
 /// Options of every TCP connection: no delay, and a keepalive that finds a dead host in about 90 s without ending a
 /// connection that is merely idle.
 pub(crate) fn set_options(stream: &TcpStream) {
+    set_no_delay(stream);
     let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10)).with_retries(3);
-    let socket = SockRef::from(stream);
-    // They are refinements: a socket that refuses them is as good as closed, and the next read says so.
-    if let Err(error) = stream.set_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive)) {
-        tracing::debug!(%error, "cannot set socket options");
+    // A refinement: a socket that refuses it is as good as closed, and the next read says so.
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "cannot set the keepalive of a socket");
+    }
+}
+
+/// Small messages go out at once (RFC 9293 §3.7.4).
+pub(crate) fn set_no_delay(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
 }
 

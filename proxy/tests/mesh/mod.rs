@@ -1,15 +1,16 @@
 //! A mesh in one process: an authority, sidecars' data planes, and services behind them.
 #![allow(dead_code)] // each test program uses a part of it
 
+mod service;
+pub mod tunnel_end;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -26,18 +27,23 @@ use postern_proxy::data_plane::{
 };
 use postern_proxy::snapshot::{Endpoint, PairVerdict, Positions, Snapshot, Upstream};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+#[allow(unused_imports)] // as above
+pub use service::{ByteByByte, Service};
+
 pub const ALLOW: (Action, Mode) = (Action::Allow, Mode::Enforce);
 pub const DENY: (Action, Mode) = (Action::Deny, Mode::Enforce);
 pub const AUDIT: (Action, Mode) = (Action::Deny, Mode::Audit);
 
-const HOUR: Duration = Duration::from_secs(3_600);
+pub const HOUR: Duration = Duration::from_secs(3_600);
+/// How long a condition is waited for: outcomes are asserted here, not speed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub fn intention(source: &str, destination: &str, (action, mode): (Action, Mode)) -> Intention {
     Intention {
@@ -55,15 +61,16 @@ pub fn temporary(source: &str, destination: &str, what: (Action, Mode), until: S
     Intention { expires_at: Some(until), ..intention(source, destination, what) }
 }
 
-/// Waits until a condition holds; fails the test after 5 s.
+/// Waits until a condition holds; fails the test after [`PATIENCE`].
 pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
-    for _ in 0..500 {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while tokio::time::Instant::now() < deadline {
         if condition().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("not within 5 s: {what}");
+    panic!("not within {PATIENCE:?}: {what}");
 }
 
 /// An address where nothing listens.
@@ -129,6 +136,8 @@ pub struct Side {
     pub plane: Plane,
     pub inbound: SocketAddr,
     pub upstream: SocketAddr,
+    service: ServiceName,
+    svid: SvidSource,
     serial: Serial,
     protocol: Protocol,
     trust: TrustSource,
@@ -156,14 +165,21 @@ impl Mesh {
     pub fn over(carried: Carried) -> Self {
         let trust_domain: TrustDomain = "mesh.example".parse().expect("trust domain");
         let datacenter: Datacenter = "dc1".parse().expect("datacenter");
-        let authority = Authority::create(&trust_domain, &datacenter, SystemTime::now()).expect("authority");
+        // An hour old, so that it may have issued certificates that are not new any more.
+        let authority = Authority::create(&trust_domain, &datacenter, SystemTime::now() - HOUR).expect("authority");
         Self { authority, trust_domain, datacenter, sequence: AtomicU64::new(1), carried }
     }
 
-    fn svid(&self, service: &str, ttl: Duration) -> Svid {
+    /// A certificate that is new.
+    pub fn svid(&self, service: &str, ttl: Duration) -> Svid {
+        self.svid_issued(service, ttl, Duration::ZERO)
+    }
+
+    /// A certificate that was issued so long ago.
+    pub fn svid_issued(&self, service: &str, ttl: Duration, ago: Duration) -> Svid {
         let key = PrivateKey::generate().expect("key");
         let id = Subject::Service(service.parse().expect("service"));
-        let request = Request { csr_der: &key.csr_der(), id, ports: &[], ttl, now: SystemTime::now() };
+        let request = Request { csr_der: &key.csr_der(), id, ports: &[], ttl, now: SystemTime::now() - ago };
         let issued = self.authority.issue(request).expect("issue");
         Svid::new(issued.chain, key).expect("svid")
     }
@@ -207,6 +223,43 @@ impl Mesh {
         self.listening(service, svid, locals, rules, limits).await
     }
 
+    /// A service with one port and this certificate.
+    pub async fn destination_holding(&self, svid: Svid, service: &str, local: SocketAddr, rules: Vec<Intention>) -> Side {
+        self.listening(service, svid, &[("main", LocalTarget::Socket(local))], rules, Limits::default()).await
+    }
+
+    /// A service that calls itself, through its own sidecar.
+    pub async fn calling_itself(&self, service: &str, local: SocketAddr) -> Side {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        self.start(Parts {
+            service: service.parse().expect("service"),
+            svid: self.svid(service, HOUR),
+            inbound: Some(std::net::TcpListener::bind("127.0.0.1:0").expect("bind")),
+            locals: BTreeMap::from([(PortName::main(), LocalTarget::Socket(local))]),
+            upstreams: vec![(service.parse().expect("upstream"), UpstreamListener::Tcp(listener))],
+            rules: vec![intention("*", service, ALLOW)],
+            told: HashMap::new(),
+            limits: Limits::default(),
+        })
+        .await
+    }
+
+    /// A service that calls `upstream` at `addresses`, with these limits.
+    pub async fn caller_within(&self, limits: Limits, service: &str, upstream: &str, instances: &[(&str, SocketAddr)]) -> Side {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        self.start(Parts {
+            service: service.parse().expect("service"),
+            svid: self.svid(service, HOUR),
+            inbound: None,
+            locals: BTreeMap::new(),
+            upstreams: vec![(upstream.parse().expect("upstream"), UpstreamListener::Tcp(listener))],
+            rules: Vec::new(),
+            told: told_of(service, upstream, instances, true),
+            limits,
+        })
+        .await
+    }
+
     /// A sidecar that answers for `service`, with the certificate of another one.
     pub async fn impostor(&self, service: &str, certified: &str, local: SocketAddr) -> Side {
         let svid = self.svid(certified, HOUR);
@@ -240,6 +293,11 @@ impl Mesh {
     pub async fn caller(&self, service: &str, upstream: &str, at: &Side, allowed: bool) -> Side {
         let svid = self.svid(service, HOUR);
         self.calling(service, svid, upstream, at, allowed, None).await
+    }
+
+    /// The same with this certificate.
+    pub async fn caller_holding(&self, svid: Svid, service: &str, upstream: &str, at: &Side) -> Side {
+        self.calling(service, svid, upstream, at, true, None).await
     }
 
     /// The same with a certificate of this lifetime.
@@ -285,11 +343,12 @@ impl Mesh {
         let serial = *parts.svid.serial();
         let svid: SvidSource = Arc::new(SvidSlot::new(Arc::new(parts.svid)));
         let metrics = Metrics::new().expect("metrics");
+        let service = parts.service.clone();
         let plane = Plane::start(DataPlaneConfig {
             instance: format!("{}-1", parts.service).parse().expect("instance"),
             service: parts.service,
             trust_domain: self.trust_domain.clone(),
-            svid,
+            svid: svid.clone(),
             trust: trust_source.clone(),
             snapshots: receiver,
             clock: Arc::new(Clock::new()),
@@ -303,7 +362,8 @@ impl Mesh {
             metrics: metrics.clone(),
         })
         .await;
-        Side { plane, inbound, upstream, serial, protocol: Protocol::Tcp, trust: trust_source, snapshots, metrics }
+        let protocol = Protocol::Tcp;
+        Side { plane, inbound, upstream, service, svid, serial, protocol, trust: trust_source, snapshots, metrics }
     }
 
     /// A TLS handshake as `service`, asking for `name`.
@@ -371,9 +431,35 @@ impl Side {
         self.put(mesh.snapshot(self.trust.load_full(), rules, HashMap::new()))
     }
 
-    /// Publishes a snapshot in which the certificate of `peer` is revoked.
+    /// Publishes a snapshot in which the first certificate of `peer` is revoked.
     pub fn revoke(&self, mesh: &Mesh, peer: &Side, rules: Vec<Intention>) -> u64 {
-        self.put(mesh.snapshot(mesh.trust(HashSet::from([peer.serial])), rules, HashMap::new()))
+        self.revoke_serial(mesh, peer.serial, rules)
+    }
+
+    /// Publishes a snapshot in which this certificate is revoked.
+    pub fn revoke_serial(&self, mesh: &Mesh, serial: Serial, rules: Vec<Intention>) -> u64 {
+        self.put(mesh.snapshot(mesh.trust(HashSet::from([serial])), rules, HashMap::new()))
+    }
+
+    /// Waits until every open connection was judged by this snapshot.
+    pub async fn enforces(&self, sequence: u64) {
+        let mut enforced = self.plane.enforced();
+        let judged = tokio::time::timeout(PATIENCE, enforced.wait_for(|enforced| *enforced >= sequence)).await;
+        judged.expect("judged in time").expect("a data plane that judges");
+    }
+
+    /// Renews its certificate, and gives the serial of the new one.
+    pub fn renew(&self, mesh: &Mesh, ttl: Duration) -> Serial {
+        let svid = mesh.svid(self.service.as_str(), ttl);
+        let serial = *svid.serial();
+        self.svid.store(Arc::new(svid));
+        serial
+    }
+
+    /// No snapshot comes any more.
+    pub fn publish_nothing_more(&mut self) {
+        let last = self.snapshots.borrow().clone();
+        self.snapshots = watch::channel(last).0;
     }
 
     /// Publishes a snapshot that trusts the roots of `mesh` and no other.
@@ -382,8 +468,18 @@ impl Side {
     }
 
     pub fn publish_endpoints(&self, mesh: &Mesh, upstream: &str, endpoints: &[(&str, SocketAddr)]) -> u64 {
-        let told = told_of("web", upstream, endpoints, true);
-        self.put(mesh.snapshot(self.trust.load_full(), Vec::new(), told))
+        self.publish_endpoints_with(mesh, upstream, endpoints, Vec::new())
+    }
+
+    pub fn publish_endpoints_with(
+        &self,
+        mesh: &Mesh,
+        upstream: &str,
+        endpoints: &[(&str, SocketAddr)],
+        rules: Vec<Intention>,
+    ) -> u64 {
+        let told = told_of(self.service.as_str(), upstream, endpoints, true);
+        self.put(mesh.snapshot(self.trust.load_full(), rules, told))
     }
 
     fn put(&self, snapshot: Arc<Snapshot>) -> u64 {
@@ -408,99 +504,13 @@ impl Side {
 
     /// Waits until the metrics have this text.
     pub async fn counts(&self, text: &str) {
-        for _ in 0..500 {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < deadline {
             if self.metrics.encode().expect("metrics").contains(text) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{text} is not in\n{}", self.metrics.encode().expect("metrics"));
-    }
-}
-
-/// A service behind a sidecar.
-pub struct Service {
-    pub address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-    ends: watch::Receiver<Option<Result<(), io::ErrorKind>>>,
-}
-
-impl Service {
-    /// One that sends back what it gets.
-    pub async fn echo() -> Self {
-        Self::greeting("").await
-    }
-
-    /// One that says something first.
-    pub async fn greeting(greeting: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let address = listener.local_addr().expect("address");
-        let connections = Arc::new(AtomicUsize::new(0));
-        let (ended, ends) = watch::channel(None);
-        let accepted = connections.clone();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                accepted.fetch_add(1, Ordering::Relaxed);
-                let ended = ended.clone();
-                tokio::spawn(async move {
-                    let end = echo(stream, greeting).await.map_err(|error| error.kind());
-                    ended.send_replace(Some(end));
-                });
-            }
-        });
-        Self { address, connections, ends }
-    }
-
-    pub fn target(&self) -> LocalTarget {
-        LocalTarget::Socket(self.address)
-    }
-
-    /// Connections so far.
-    pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-
-    /// How the last connection ended.
-    pub async fn last_end(&self) -> Result<(), io::ErrorKind> {
-        let mut ends = self.ends.clone();
-        let end = tokio::time::timeout(Duration::from_secs(5), ends.wait_for(Option::is_some)).await.expect("an end in 5 s");
-        end.expect("service").expect("some")
-    }
-}
-
-async fn echo(mut stream: TcpStream, greeting: &str) -> io::Result<()> {
-    stream.write_all(greeting.as_bytes()).await?;
-    let mut buffer = vec![0; 65_536];
-    loop {
-        let read = stream.read(&mut buffer).await?;
-        if read == 0 {
-            return stream.shutdown().await;
-        }
-        stream.write_all(&buffer[..read]).await?;
-    }
-}
-
-/// A socket that sends one byte at a time.
-pub struct ByteByByte(pub TcpStream);
-
-impl AsyncRead for ByteByByte {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for ByteByByte {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let one = &buf[..buf.len().min(1)];
-        self.0.set_nodelay(true)?;
-        Pin::new(&mut self.0).poll_write(cx, one)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

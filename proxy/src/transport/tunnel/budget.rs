@@ -38,6 +38,12 @@ impl Budgets {
         of_peers.insert(peer.clone(), Arc::downgrade(&of_peer));
         Budget { budgets: self.clone(), of_peer, held: 0 }
     }
+
+    /// What all of them hold.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
 }
 
 impl Budget {

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use postern_ca::{Peer, SvidSource, SvidVerifier, TrustSource};
+use postern_ca::{SvidSource, SvidVerifier, TrustSource};
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -12,17 +12,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::snapshot::Snapshot;
 
-use super::link::{End, Link, News, Proving};
-use super::proof::{self, Binding, Proof, ProofError};
+use super::link::{End, Link, News, Opening, Proving};
+use super::proof::{self, Binding, PROOF_TOO_LONG, Proof, ProofError};
+use super::questions::{Questions, Shown};
 use super::{Role, TunnelStream};
 
-/// At these parts of the peer's lifetime it is asked to prove that it has been renewed.
-const CHALLENGED_AT: [f64; 3] = [0.75, 0.85, 0.95];
-/// A challenge sooner than this part of the own lifetime after the last one is an attack.
-const CHALLENGED_NO_SOONER: f64 = 0.05;
 /// The most that the goodbye of a tunnel may take.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// The longest sleep while something expires: the control plane may tell that it is later than the clock of this host says.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
 /// What both ends know of the handshake, and what they prove their identities with.
 pub(crate) struct Identities {
@@ -42,39 +42,34 @@ pub(crate) struct Driver {
     pub(crate) role: Role,
     pub(crate) identities: Identities,
     /// Changes whenever somebody may be trusted no more.
-    pub(crate) changes: watch::Receiver<Arc<crate::snapshot::Snapshot>>,
+    pub(crate) changes: watch::Receiver<Arc<Snapshot>>,
     pub(crate) stopping: CancellationToken,
     /// After so long without a stream the end that dialled closes the tunnel.
     pub(crate) idle: Duration,
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// Where the proofs of this tunnel stand.
+/// Where the proofs of this tunnel stand, those of the peer and our own.
 struct Proofs {
-    outstanding: Option<[u8; 32]>,
-    asked: usize,
-    challenged: Option<Instant>,
-    /// Until when the leaf is valid that the peer knows of us.
-    shown_until: SystemTime,
+    questions: Questions,
+    shown: Shown,
 }
 
 enum Step {
     News(Option<End>),
     Timer,
     Changed,
+    /// Nobody publishes any more: the sidecar stops.
+    Unpublished,
     Stopping,
 }
 
 impl Driver {
     /// Runs the tunnel until it ends; `serve` is given each stream that the peer opens.
-    pub(crate) async fn run(mut self, mut serve: impl FnMut(TunnelStream, super::link::Opening)) -> End {
-        // What the peer knows of us is what we showed; the slot may hold a newer one already.
-        let own_leaf = &self.identities.own_leaf;
-        let shown = self.identities.svid.load().filter(|svid| svid.chain().first() == Some(own_leaf));
-        let own_until = shown.map_or(SystemTime::UNIX_EPOCH, |svid| svid.not_after());
-        let mut proofs = Proofs { outstanding: None, asked: 0, challenged: None, shown_until: own_until };
+    pub(crate) async fn run(mut self, mut serve: impl FnMut(TunnelStream, Opening)) -> End {
+        let mut proofs = Proofs { questions: Questions::default(), shown: self.shown() };
         let mut idle_since = Some(Instant::now());
-        let mut stopping = false;
+        let (mut stopping, mut published) = (false, true);
         let timer = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(timer);
         let end = loop {
@@ -83,42 +78,50 @@ impl Driver {
                 biased;
                 end = poll_fn(|cx| self.link.poll_drive(cx, &mut news)) => Step::News(end),
                 () = self.stopping.cancelled(), if !stopping => Step::Stopping,
-                changed = self.changes.changed() => match changed {
-                    Ok(()) => Step::Changed,
-                    Err(_) => Step::Stopping,
-                },
+                changed = self.changes.changed(), if published => changed.map_or(Step::Unpublished, |()| Step::Changed),
                 () = timer.as_mut() => Step::Timer,
             };
             match step {
                 Step::News(Some(end)) => break end,
-                Step::News(None) => {
-                    for opening in news.opened {
-                        serve(TunnelStream::new(self.link.clone(), opening.id), opening);
-                    }
-                    for proving in news.proofs {
-                        if let Err(end) = self.answer(proving, &mut proofs) {
-                            self.link.end(end);
-                        }
-                    }
-                }
+                Step::News(None) => self.see_to(news, &mut proofs, &mut serve),
                 Step::Stopping => stopping = true,
+                Step::Unpublished => published = false,
                 Step::Changed | Step::Timer => {}
             }
             self.link.on_timeout(Instant::now());
-            if let Err(end) = self.check_peer(&mut proofs) {
+            if let Err(end) = self.check_peer(&mut proofs.questions) {
                 self.link.end(end);
             }
-            idle_since = if self.link.open_streams() > 0 { None } else { idle_since.or_else(|| Some(Instant::now())) };
+            idle_since = if self.link.is_idle() { idle_since.or_else(|| Some(Instant::now())) } else { None };
             if let Some(since) = idle_since
                 && (stopping || (self.role == Role::Dialler && since.elapsed() >= self.idle))
             {
                 break End::new(if stopping { "draining" } else { "idle" }, "no stream is open");
             }
-            timer.as_mut().reset(self.next_look(idle_since, &proofs));
+            timer.as_mut().reset(self.next_look(idle_since, &proofs.questions));
         };
+        if end.word == PROOF_TOO_LONG {
+            self.count_refused(end.word, &end.detail);
+        }
         self.link.end(end.clone());
         self.say_goodbye().await;
         end
+    }
+
+    fn see_to(&self, news: News, proofs: &mut Proofs, serve: &mut impl FnMut(TunnelStream, Opening)) {
+        for opening in news.opened {
+            serve(TunnelStream::new(self.link.clone(), opening.id), opening);
+        }
+        for proving in news.proofs {
+            let answered = match proving {
+                Proving::Challenge(nonce) => self.prove(nonce, &mut proofs.shown),
+                Proving::Proof(bytes) => self.check(&bytes, &mut proofs.questions),
+            };
+            if let Err(end) = answered {
+                // One refusal ends it; what came after it is worth no further word.
+                return self.link.end(end);
+            }
+        }
     }
 
     async fn say_goodbye(&self) {
@@ -129,14 +132,12 @@ impl Driver {
     }
 
     /// When to look at clocks again.
-    fn next_look(&self, idle_since: Option<Instant>, proofs: &Proofs) -> Instant {
-        let now = self.identities.clock.now();
+    fn next_look(&self, idle_since: Option<Instant>, questions: &Questions) -> Instant {
+        let (now, at) = (self.identities.clock.now(), Instant::now());
         let peer = self.link.peer().current();
-        let next_of_peer = challenge_at(&peer, proofs.asked).unwrap_or(peer.not_after);
+        let until = questions.due_in(&peer, now, at).unwrap_or_else(|| peer.not_after.duration_since(now).unwrap_or_default());
         // A millisecond more than needed, so that what is looked at then is over.
-        let until = next_of_peer.duration_since(now).unwrap_or_default() + Duration::from_millis(1);
-        // The control plane may tell that it is later than the clock of this host says.
-        let identity = Instant::now() + until.min(Duration::from_secs(60));
+        let identity = at + (until + Duration::from_millis(1)).min(LONGEST_SLEEP);
         let mut next = self.link.next_timeout().min(identity);
         if let (Some(since), Role::Dialler) = (idle_since, self.role) {
             next = next.min(since + self.idle);
@@ -145,45 +146,38 @@ impl Driver {
     }
 
     /// Ends a tunnel whose peer is trusted no more, and asks in time for the proof that it was renewed.
-    fn check_peer(&self, proofs: &mut Proofs) -> Result<(), End> {
-        let now = self.identities.clock.now();
+    fn check_peer(&self, questions: &mut Questions) -> Result<(), End> {
+        let (now, at) = (self.identities.clock.now(), Instant::now());
         let identity = self.link.peer();
         if let Err(refusal) = identity.still_trusted(&self.identities.trust.load(), now) {
-            return Err(End::new(refusal.word(), refusal));
+            return Err(End::untrusted(refusal.word(), refusal));
         }
-        let peer = identity.current();
-        if challenge_at(&peer, proofs.asked).is_some_and(|at| at <= now) {
-            let nonce: [u8; 32] = rand::random();
-            proofs.outstanding = Some(nonce);
-            proofs.asked += 1;
-            self.link.challenge(nonce);
+        if questions.due_in(&identity.current(), now, at).is_some_and(|due| due.is_zero()) {
+            self.link.challenge(questions.ask(now, at));
         }
         Ok(())
     }
 
-    fn answer(&self, proving: Proving, proofs: &mut Proofs) -> Result<(), End> {
-        match proving {
-            Proving::Challenge(nonce) => self.prove(nonce, proofs),
-            Proving::Proof(bytes) => self.check(&bytes, proofs),
+    /// What the peer knows of us is what we showed; the slot may hold a newer one already.
+    fn shown(&self) -> Shown {
+        match self.identities.svid.load() {
+            Some(svid) if svid.chain().first() == Some(&self.identities.own_leaf) => {
+                Shown::new(svid.not_before(), svid.not_after())
+            }
+            _ => Shown::new(SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH),
         }
     }
 
     /// Proves that this end has been renewed, if it has.
-    fn prove(&self, nonce: [u8; 32], proofs: &mut Proofs) -> Result<(), End> {
-        let Some(svid) = self.identities.svid.load() else { return Ok(()) };
-        let lifetime = svid.not_after().duration_since(svid.not_before()).unwrap_or_default();
-        let now = Instant::now();
-        if proofs.challenged.is_some_and(|last| now - last < lifetime.mul_f64(CHALLENGED_NO_SOONER)) {
-            return Err(End::new("challenged_too_often", "the peer asks for proofs more often than identities are renewed"));
+    fn prove(&self, nonce: [u8; 32], shown: &mut Shown) -> Result<(), End> {
+        if !shown.may_be_asked(Instant::now()) {
+            return Err(self.refuse("challenged_too_often", "the peer asks for proofs more often than identities are renewed"));
         }
-        proofs.challenged = Some(now);
-        if svid.not_after() <= proofs.shown_until {
-            // Not renewed yet: the peer asks again.
-            return Ok(());
-        }
+        // Without a newer one there is no answer: the peer asks again.
+        let Some(svid) = self.identities.svid.load().filter(|svid| svid.not_after() > shown.until()) else { return Ok(()) };
         match proof::prove(&svid, &self.binding(self.role, &nonce)) {
             Ok(bytes) => {
-                proofs.shown_until = svid.not_after();
+                shown.renewed(svid.not_before(), svid.not_after());
                 self.link.prove(bytes);
             }
             Err(error) => tracing::warn!(%error, "cannot prove the renewed identity on a tunnel"),
@@ -192,28 +186,31 @@ impl Driver {
     }
 
     /// Takes the peer's proof of its renewed identity.
-    fn check(&self, bytes: &[u8], proofs: &mut Proofs) -> Result<(), End> {
-        let refused = |word: &'static str, why: String| {
-            self.metrics.proof_refused(word);
-            tracing::warn!(peer = %self.link.service(), reason = word, why, "a proof of identity was refused; the tunnel ends");
-            End::new(word, why)
-        };
-        let Some(nonce) = proofs.outstanding.take() else {
-            return Err(refused("proof_unasked", "no challenge is outstanding".into()));
-        };
-        let failed = |error: ProofError| refused(error.word(), error.to_string());
-        let proof = Proof::parse(bytes).map_err(failed)?;
+    fn check(&self, bytes: &[u8], questions: &mut Questions) -> Result<(), End> {
+        let refused = |error: ProofError| self.refuse(error.word(), &error.to_string());
+        let nonce = questions.answered().ok_or_else(|| self.refuse("proof_unasked", "no challenge is outstanding"))?;
+        let proof = Proof::parse(bytes).map_err(refused)?;
         let identity = self.link.peer();
         // Before the check, so that no revocation falls between.
-        identity.answers_for(proof.serial().map_err(failed)?);
+        identity.answers_for(proof.serial().map_err(refused)?);
         let other = if self.role == Role::Dialler { Role::Acceptor } else { Role::Dialler };
         let binding = self.binding(other, &nonce);
         let now = self.identities.clock.now();
-        let checked = proof.check(&binding, &self.identities.verifier, &identity.current(), now);
-        let renewed = checked.map_err(failed)?;
-        identity.renew(renewed);
-        proofs.asked = 0;
+        let renewed = proof.check(&binding, &self.identities.verifier, &identity.current(), now).map_err(refused)?;
+        tracing::debug!(peer = %self.link.service(), serial = %renewed.serial, "the peer of a tunnel has proved its renewed identity");
+        identity.renew(renewed, now);
         Ok(())
+    }
+
+    /// Counts and logs that the peer did not prove itself as it should; the end that follows from it.
+    fn refuse(&self, word: &'static str, why: &str) -> End {
+        self.count_refused(word, why);
+        End::untrusted(word, why)
+    }
+
+    fn count_refused(&self, word: &'static str, why: &str) {
+        self.metrics.proof_refused(word);
+        tracing::warn!(peer = %self.link.service(), reason = word, why, "a proof of identity was refused; the tunnel ends");
     }
 
     fn binding<'a>(&'a self, signer: Role, challenge: &'a [u8; 32]) -> Binding<'a> {
@@ -226,8 +223,5 @@ impl Driver {
     }
 }
 
-/// When the peer is challenged for the (`asked` + 1)th time.
-fn challenge_at(peer: &Peer, asked: usize) -> Option<SystemTime> {
-    let lifetime = peer.not_after.duration_since(peer.not_before).unwrap_or_default();
-    CHALLENGED_AT.get(asked).map(|part| peer.not_before + lifetime.mul_f64(*part))
-}
+#[cfg(test)]
+mod tests;

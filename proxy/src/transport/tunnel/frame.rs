@@ -9,7 +9,7 @@ use super::{Reason, StreamId, Violation};
 /// Bytes of a frame's header.
 pub(crate) const FRAME_HEADER: usize = 8;
 /// The longest payload of a DATA frame that this end sends: header and payload fill one TLS record (RFC 8446 §5.1).
-pub(crate) const MOST_DATA: usize = 16_384 - FRAME_HEADER;
+pub const MOST_DATA: usize = 16_384 - FRAME_HEADER;
 /// The longest PROOF.
 pub(crate) const MOST_PROOF: usize = 8 * 1024;
 /// Bytes that the frames of the tunnel itself can need at once: a PROOF, a CHALLENGE, and a PING each way.
@@ -26,7 +26,7 @@ const RESET: u8 = 3;
 const CREDIT: u8 = 4;
 const PING: u8 = 5;
 const CHALLENGE: u8 = 6;
-const PROOF: u8 = 7;
+pub(super) const PROOF: u8 = 7;
 /// Kinds from here on are skipped, so that a later version may add some.
 const SKIPPED: u8 = 128;
 
@@ -243,7 +243,7 @@ impl Decoder {
         parse(kind, id, &payload).map(Some)
     }
 
-    #[cfg(test)]
+    /// Bytes that are kept of a frame which is not whole.
     pub fn holds(&self) -> usize {
         self.gathered.capacity()
     }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,6 +22,7 @@ use crate::transport::peer::PeerIdentity;
 use crate::transport::record::MOST_PLAINTEXT;
 
 use super::budget::{Budget, Budgets};
+use super::proof::PROOF_TOO_LONG;
 use super::{Event, FRAME_HEADER, Machine, OpenError, Reason, StreamId, Violation};
 
 /// What a stream may send before the next one has its turn.
@@ -32,29 +33,41 @@ const MOST_UNSENT: usize = 256 * 1024;
 const FROZEN_LOOK: Duration = Duration::from_millis(100);
 
 /// Why a tunnel is no more, in one word of a fixed list, and what is told of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the tunnel ended ({word}): {detail}")]
 pub(crate) struct End {
     pub(crate) word: &'static str,
     pub(crate) detail: Arc<str>,
+    /// The peer is not, or not for certain, who it was.
+    is_untrusted: bool,
 }
 
 impl End {
     pub(crate) fn new(word: &'static str, detail: impl ToString) -> Self {
-        Self { word, detail: detail.to_string().into() }
+        Self { word, detail: detail.to_string().into(), is_untrusted: false }
+    }
+
+    /// The end of a tunnel whose peer is trusted no more.
+    pub(crate) fn untrusted(word: &'static str, detail: impl ToString) -> Self {
+        Self { is_untrusted: true, ..Self::new(word, detail) }
     }
 
     /// How a stream of it fails.
     fn error(&self) -> io::Error {
         let kind = match self.word {
-            "closed" | "idle" | "draining" => io::ErrorKind::ConnectionReset,
-            "expired" | "revoked" | "unknown_authority" => io::ErrorKind::PermissionDenied,
+            _ if self.is_untrusted => io::ErrorKind::PermissionDenied,
             "truncated" => io::ErrorKind::UnexpectedEof,
             "timed_out" => io::ErrorKind::TimedOut,
-            "tls_error" | "violation" => io::ErrorKind::InvalidData,
+            "tls_error" => io::ErrorKind::InvalidData,
             _ => io::ErrorKind::ConnectionReset,
         };
-        io::Error::new(kind, format!("the tunnel ended ({}): {}", self.word, self.detail))
+        io::Error::new(kind, self.clone())
     }
+}
+
+/// Why the peer is trusted no more, in one word, if that is what a stream of its tunnel failed for.
+pub(crate) fn untrusted_word(error: &io::Error) -> Option<&'static str> {
+    error.get_ref()?.downcast_ref::<End>().filter(|end| end.is_untrusted).map(|end| end.word)
 }
 
 /// Why no stream was opened.
@@ -95,8 +108,10 @@ struct Inner {
     opened: Vec<Opening>,
     proofs: Vec<Proving>,
     driver: Option<Waker>,
-    /// The last stream has gone: the driver looks whether the tunnel goes too.
+    /// The last stream has gone: once all is sent, the driver looks whether the tunnel goes too.
     emptied: bool,
+    /// There is no budget any more: the driver looks when there is again.
+    froze: bool,
     budget: Budget,
     is_frozen: bool,
     ended: Option<End>,
@@ -198,6 +213,7 @@ impl Link {
             proofs: Vec::new(),
             driver: None,
             emptied: false,
+            froze: false,
             budget,
             is_frozen: false,
             ended: None,
@@ -259,7 +275,16 @@ impl Link {
         if let Some(first) = &side.first {
             let chunks = std::iter::once(first).chain(&side.more).take(32);
             let slices: SmallVec<[IoSlice<'_>; 32]> = chunks.map(|chunk| IoSlice::new(chunk.rest())).collect();
-            let taken = ready!(sink(cx, &slices)).map_err(Fault::Other)?;
+            let Poll::Ready(taken) = sink(cx, &slices) else {
+                drop(slices);
+                // The end of the stream is heard even while nobody takes its bytes.
+                if !side.peer_finished {
+                    failed(None, inner.ended.as_ref()).map_err(Fault::Stream)?;
+                }
+                side.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            };
+            let taken = taken.map_err(Fault::Other)?;
             drop(slices);
             side.advance(taken);
             inner.machine.consumed(id, taken);
@@ -351,9 +376,36 @@ impl Link {
         inner.wake_driver();
     }
 
+    /// How much credit there is to send on a stream with.
+    #[cfg(test)]
+    pub(super) fn may_send(&self, id: StreamId) -> usize {
+        self.inner.lock().machine.may_send(id)
+    }
+
+    /// Gives up the turn of a stream that does not wait for it: the next one is not to wait for nobody.
+    pub(crate) fn forgo_turn(&self, id: StreamId) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let Some(side) = inner.streams.get_mut(&id) else { return };
+        side.writer = None;
+        if std::mem::take(&mut side.waits_its_turn) {
+            inner.turns.retain(|waiting| *waiting != id);
+        }
+        if inner.granted == Some(id) {
+            inner.granted = None;
+        }
+        inner.grant();
+    }
+
     /// Whether a new stream should rather go elsewhere.
     pub(crate) fn is_busy(&self, now: Instant) -> bool {
         self.inner.lock().machine.is_busy(now.into_std())
+    }
+
+    /// Whether it has no stream, and all that was said on its last one is sent.
+    pub(crate) fn is_idle(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.streams.is_empty() && !inner.emptied
     }
 
     /// Streams that are open now, or held by somebody.
@@ -423,8 +475,11 @@ impl Link {
         if let Some(end) = &inner.ended {
             return Poll::Ready(Some(end.clone()));
         }
-        let has_emptied = std::mem::take(&mut inner.emptied);
-        if news.opened.is_empty() && news.proofs.is_empty() && !has_emptied { Poll::Pending } else { Poll::Ready(None) }
+        let has_emptied = inner.emptied && !inner.has_unsent();
+        inner.emptied &= !has_emptied;
+        let has_frozen = std::mem::take(&mut inner.froze);
+        let is_nothing = news.opened.is_empty() && news.proofs.is_empty() && !has_emptied && !has_frozen;
+        if is_nothing { Poll::Pending } else { Poll::Ready(None) }
     }
 
     /// Sends what is left and says goodbye (close_notify).
@@ -445,6 +500,10 @@ impl Inner {
         if let Some(driver) = self.driver.take() {
             driver.wake();
         }
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.channel.unsent() > 0 || !self.control.is_empty() || self.machine.has_control()
     }
 
     /// Lets the next stream send, if there is room.
@@ -562,6 +621,10 @@ impl Inner {
         if is_spent != self.is_frozen {
             self.is_frozen = is_spent;
             self.machine.set_frozen(is_spent);
+            if is_spent {
+                self.froze = true;
+                self.wake_driver();
+            }
         }
     }
 
@@ -626,7 +689,10 @@ fn failed(reset: Option<Reason>, ended: Option<&End>) -> io::Result<()> {
 }
 
 fn ended_by(violation: &Violation) -> End {
-    End::new(violation.word(), violation)
+    match violation.word() {
+        word @ PROOF_TOO_LONG => End::untrusted(word, violation),
+        word => End::new(word, violation),
+    }
 }
 
 fn ended_by_io(error: &io::Error) -> End {

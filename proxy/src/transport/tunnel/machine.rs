@@ -110,7 +110,6 @@ impl Machine {
     }
 
     /// Streams that are open, or over with bytes that were not consumed.
-    #[cfg(test)]
     pub fn open_streams(&self) -> usize {
         self.streams.len()
     }
@@ -138,8 +137,7 @@ impl Machine {
     }
 
     /// Bytes and entries that are kept beside the streams.
-    #[cfg(test)]
-    pub(super) fn holds(&self) -> usize {
+    pub fn holds(&self) -> usize {
         self.decoder.holds() + self.outgoing.queue.len()
     }
 

@@ -15,6 +15,7 @@ mod machine;
 mod outgoing;
 mod pool;
 mod proof;
+mod questions;
 mod rate;
 mod reason;
 mod stream;
@@ -30,13 +31,15 @@ use postern_names::PortName;
 
 pub(crate) use budget::Budgets;
 pub(crate) use driver::{Driver, Identities};
-pub(crate) use frame::{EARLY_DATA, FRAME_HEADER, MOST_PROOF};
 #[cfg(test)]
-pub(crate) use frame::{MOST_CONTROL, MOST_DATA};
+pub(crate) use frame::MOST_CONTROL;
+pub use frame::MOST_DATA;
+pub(crate) use frame::{EARLY_DATA, FRAME_HEADER, MOST_PROOF};
 pub(crate) use limits::TunnelLimits;
-pub(crate) use link::{Link, Opening, Unopened};
+pub(crate) use link::{Link, Opening, Unopened, untrusted_word};
 pub(crate) use machine::Machine;
 pub(crate) use pool::{PeerTunnels, Tunnels};
+pub(crate) use proof::{Binding, Proof, prove};
 pub(crate) use reason::Reason;
 pub(crate) use stream::TunnelStream;
 pub(crate) use streams::StreamId;

@@ -64,16 +64,17 @@ impl Tunnels {
         Arc::new(Self { of_instances, tasks, most, idle, changes, stopping, metrics })
     }
 
-    /// Opens a stream on a tunnel to `target`, on a new one if none has room.
+    /// Opens a stream on a tunnel to `target`, on a new one if none has room; tells whether the tunnel was there before.
     pub(crate) async fn open(
         self: &Arc<Self>,
         dialler: &Arc<Dialler>,
         target: &Target,
-    ) -> Result<(Arc<Link>, StreamId), DialError> {
+    ) -> Result<(Arc<Link>, StreamId, bool), DialError> {
         let deadline = Instant::now() + dialler.most_time();
+        let mut was_there = true;
         loop {
             let mut dialling = match self.way(dialler, target) {
-                Ok(Way::Open(link, id)) => return Ok((link, id)),
+                Ok(Way::Open(link, id)) => return Ok((link, id, was_there)),
                 Ok(Way::Wait(dialling)) => dialling,
                 // Every tunnel has too many streams that wait for an answer, which comes in a moment.
                 Err(DialError::Open(Unopened::Refused(OpenError::TooManyUnanswered))) if Instant::now() < deadline => {
@@ -82,6 +83,7 @@ impl Tunnels {
                 }
                 Err(error) => return Err(error),
             };
+            was_there = false;
             let dialled = tokio::time::timeout_at(deadline, dialling.wait_for(Option::is_some)).await;
             let dialled = dialled.map_err(|_| DialError::TimedOut)?;
             // The sender is gone without a word only when the sidecar stops.
@@ -171,6 +173,9 @@ impl Tunnels {
         if tunnelled.address == target.address {
             tunnelled.dialling = None;
             tunnelled.links.extend(link.cloned());
+            if tunnelled.links.is_empty() {
+                of_instances.remove(key);
+            }
         }
     }
 

@@ -12,6 +12,9 @@ use rustls::SignatureScheme;
 
 use super::{MOST_PROOF, Role};
 
+/// The reason of a proof that is longer than a frame of it may be, in one word.
+pub(crate) const PROOF_TOO_LONG: &str = "proof_too_long";
+
 /// What a proof is good for: the answer to one challenge on one tunnel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Binding<'a> {
@@ -60,7 +63,7 @@ impl ProofError {
     /// The reason in one word, from a fixed list.
     pub(crate) fn word(&self) -> &'static str {
         match self {
-            Self::TooLong(_) => "proof_too_long",
+            Self::TooLong(_) => PROOF_TOO_LONG,
             Self::Malformed => "malformed_proof",
             Self::Refused(refusal) => refusal.word(),
             Self::OtherIdentity { .. } => "other_identity",

@@ -24,6 +24,11 @@ impl TunnelStream {
         Self { link, id, parting: Reason::ResetByPeer }
     }
 
+    #[cfg(test)]
+    pub(super) fn id(&self) -> StreamId {
+        self.id
+    }
+
     /// Tells the peer, which opened it, that it leads somewhere.
     pub(crate) fn accept(&self) {
         self.link.accept(self.id);
@@ -47,7 +52,10 @@ impl TunnelStream {
             match self.link.poll_send(self.id, &mut cx, &mut source) {
                 Poll::Ready(Ok(n)) => sent += n,
                 Poll::Ready(Err(Fault::Stream(error) | Fault::Other(error))) => return Err(error),
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.link.forgo_turn(self.id);
+                    break;
+                }
             }
         }
         Ok(sent)

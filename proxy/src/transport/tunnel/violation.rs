@@ -1,5 +1,8 @@
 //! What ends a tunnel.
 
+use super::frame::PROOF;
+use super::proof::PROOF_TOO_LONG;
+
 /// What the peer did that ends the tunnel with all its streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Violation {
@@ -81,6 +84,7 @@ impl Violation {
     pub fn word(&self) -> &'static str {
         match self {
             Self::UnknownKind(_) => "unknown_kind",
+            Self::Length { kind: PROOF, length: 1.. } => PROOF_TOO_LONG,
             Self::Length { .. } => "bad_length",
             Self::Malformed(_) => "malformed",
             Self::WrongStream { .. } => "wrong_stream",
