@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use criterion::Criterion;
 use postern_ca::{Expected, SvidVerifier, client_config, server_config};
+use postern_proxy::settings::RecordLayerKind;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ServerConnection};
 
 use crate::authority::Mesh;
+use crate::records::{configs, ends};
 
 pub fn bench(criterion: &mut Criterion) {
     let mesh = Mesh::new();
@@ -22,6 +24,10 @@ pub fn bench(criterion: &mut Criterion) {
             let client = ClientConnection::new(Arc::clone(&client), name.clone()).expect("a client");
             shake(client, ServerConnection::new(Arc::clone(&server)).expect("a server"))
         });
+    });
+    let configs = configs(&mesh);
+    criterion.bench_function("handshake/both ends, to records in place", |bencher| {
+        bencher.iter(|| ends(configs.clone(), RecordLayerKind::InPlace));
     });
 }
 

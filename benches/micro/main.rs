@@ -4,13 +4,25 @@
 mod authority;
 mod compile;
 mod decide;
+mod frames;
 mod handshake;
 mod metrics;
+mod records;
 mod rules;
 mod snapshot;
 mod verification;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(micro, decide::bench, compile::bench, handshake::bench, verification::bench, snapshot::bench, metrics::bench);
+criterion_group!(
+    micro,
+    decide::bench,
+    compile::bench,
+    handshake::bench,
+    verification::bench,
+    frames::bench,
+    records::bench,
+    snapshot::bench,
+    metrics::bench
+);
 criterion_main!(micro);

@@ -4,6 +4,12 @@
 //! The fuzz targets call these; `tests/corpora.rs` of the root package includes this file and calls them with every
 //! file of `corpus/`, so that each `cargo test` replays what fuzzing has found.
 
+mod hello;
+pub mod proof;
+mod records;
+mod script;
+mod tunnel;
+
 use std::collections::HashSet;
 use std::fmt::{Debug, Display};
 use std::fs;
@@ -29,6 +35,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
+pub use hello::client_hello;
+pub use proof::{judge_proof, proof};
+pub use records::{record, record_conversation};
+pub use tunnel::tunnel_frames;
+
 /// What is given some bytes and must stand them.
 pub type Parser = fn(&[u8]);
 
@@ -47,6 +58,11 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("registration", registration),
     ("http_body", http_body),
     ("audit_log", audit_log),
+    ("tunnel_frames", tunnel_frames),
+    ("client_hello", client_hello),
+    ("proof", proof),
+    ("record", record),
+    ("record_conversation", record_conversation),
 ];
 
 /// The moment at which the certificates of the corpus are judged: 2026-01-01T00:30:00Z.

@@ -2,6 +2,8 @@
 //! runs it twice under valgrind: the difference is what the path costs, in instructions.
 
 mod decide;
+mod frames;
+mod records;
 
 use std::process::ExitCode;
 
@@ -9,13 +11,20 @@ use std::process::ExitCode;
 type Run = fn(u32);
 
 /// What can be counted.
-const SUBJECTS: [(&str, Run); 6] = [
+const SUBJECTS: &[(&str, Run)] = &[
     ("decide/10/pair", |times| decide::pair(10, times)),
     ("decide/1000/pair", |times| decide::pair(1_000, times)),
     ("decide/1000/wildcard", |times| decide::wildcard(1_000, times)),
     ("decide/1000/default", |times| decide::nothing(1_000, times)),
     ("decide/1000/temporary", |times| decide::temporary(1_000, times)),
     ("compile/1000", |times| decide::compile(1_000, times)),
+    ("frame/header/200", |times| frames::header(200, times)),
+    ("frame/receive/200", |times| frames::receive(200, times)),
+    ("frame/receive/16376", |times| frames::receive(16_376, times)),
+    ("record/seal/200", |times| records::seal(200, times)),
+    ("record/seal/16384", |times| records::seal(16_384, times)),
+    ("record/open/200", |times| records::open(200, times, 20_000)),
+    ("record/open/16384", |times| records::open(16_384, times, 1_200)),
 ];
 
 fn main() -> ExitCode {

@@ -10,10 +10,12 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
 use postern_api::{convert, v1};
-use postern_ca::{Authority, CertificateDer, EnrolmentToken, PrivateKey, Request, Serial, Subject, TrustBundle};
+use postern_ca::{Authority, CertificateDer, EnrolmentToken, PrivateKey, Request, Serial, Subject, Svid, TrustBundle};
+use postern_fuzz::proof::{CHALLENGE, CLIENT_LEAF, SERVER_LEAF};
 use postern_fuzz::{NOW, datacenter, trust_domain};
 use postern_intentions::{DefaultPolicy, Intention, file};
 use postern_proxy::state::{StoredLane, StoredSnapshot};
+use postern_proxy::transport::bare::{Bound, End, prove};
 use prost::Message;
 
 const INTENTIONS: &str = r#"default: deny
@@ -52,12 +54,16 @@ fn main() {
     let authority = Authority::create(&trust_domain(), &datacenter(), now).expect("an authority");
     fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("root.der"), authority.root()).expect("written");
     certificates(&authority, now);
+    proofs(&authority, now);
     intention_texts(&intentions);
     resources(&authority.bundle(), &intentions);
     texts();
     registrations();
     http_bodies(&intentions);
     audit_logs();
+    client_hellos();
+    tunnels();
+    records();
 }
 
 fn intentions() -> Vec<Intention> {
@@ -97,6 +103,20 @@ fn certificates(authority: &Authority, now: SystemTime) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../ca/tests/data/{other}.csr.der"));
         seed("csr", other, fs::read(path).expect("a request of the tests"));
     }
+}
+
+fn proofs(authority: &Authority, now: SystemTime) {
+    let key = PrivateKey::generate().expect("a key");
+    let id = Subject::Service("web".parse().expect("a name"));
+    let request = Request { csr_der: &key.csr_der(), id, ports: &[], ttl: Duration::from_secs(3_600), now };
+    let svid = Svid::new(authority.issue(request).expect("an SVID").chain, key).expect("an SVID");
+    let (client_leaf, server_leaf) = (CertificateDer::from(CLIENT_LEAF), CertificateDer::from(SERVER_LEAF));
+    let bound = Bound { signer: End::Dialler, challenge: &CHALLENGE, client_leaf: &client_leaf, server_leaf: &server_leaf };
+    let renewed = prove(&svid, &bound).expect("a proof");
+    seed("proof", "renewed", &renewed);
+    seed("proof", "cut", &renewed[..renewed.len() - 1]);
+    seed("proof", "bytes-after-the-end", [&renewed[..], &[0]].concat());
+    seed("proof", "other-role", prove(&svid, &Bound { signer: End::Acceptor, ..bound }).expect("a proof"));
 }
 
 fn intention_texts(intentions: &[Intention]) {
@@ -250,4 +270,100 @@ fn audit_logs() {
     seed("audit_log", "two-segments", [first.as_str(), "\0", &second].concat());
     seed("audit_log", "unfinished", &first[..first.len() - 20]);
     seed("audit_log", "changed", first.replacen("web", "shop", 1));
+}
+
+/// A ClientHello of this length in records of at most `record` bytes.
+fn hello(length: usize, record: usize) -> Vec<u8> {
+    let mut message = vec![1, (length >> 16) as u8, (length >> 8) as u8, length as u8];
+    message.resize(4 + length, 0xaa);
+    let records = message.chunks(record).map(|part| {
+        let header = [22, 3, 1, (part.len() >> 8) as u8, part.len() as u8];
+        [&header, part].concat()
+    });
+    records.collect::<Vec<_>>().concat()
+}
+
+fn client_hellos() {
+    let client = rustls::ClientConfig::builder_with_provider(postern_ca::crypto_provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("a suite of TLS 1.3")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = rustls::pki_types::ServerName::try_from("web.example.com").expect("a name");
+    let mut real = Vec::new();
+    let mut client = rustls::ClientConnection::new(client.into(), name).expect("a client");
+    client.write_tls(&mut real).expect("written");
+    seed("client_hello", "real", &real);
+    seed("client_hello", "real-cut", &real[..real.len() / 2]);
+    seed("client_hello", "in-two-records", hello(300, 200));
+    seed("client_hello", "a-byte-a-record", hello(20, 1));
+    seed("client_hello", "too-long", &hello(20_000, 16_000)[..100]);
+    seed("client_hello", "plain-http", "GET / HTTP/1.1\r\n\r\n");
+    seed("client_hello", "an-alert-cut", [21, 3, 3, 0, 2]);
+    seed("client_hello", "a-server-hello-cut", [22, 3, 3, 0, 9, 2, 0]);
+    seed("client_hello", "an-empty-record", [22, 3, 1, 0, 0]);
+}
+
+/// A frame of a tunnel.
+fn frame(stream: u32, kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
+    [&length[1..], &stream.to_be_bytes(), &[kind], payload].concat()
+}
+
+/// The acts of `tunnel_frames` in which these bytes come.
+fn comes(bytes: &[u8]) -> Vec<u8> {
+    bytes.chunks(0x5f).flat_map(|piece| [&[u8::try_from(piece.len()).expect("a short piece")], piece].concat()).collect()
+}
+
+fn tunnels() {
+    let open = |stream| frame(stream, 0, b"\0\x01\0\0\x04main\x0700-aa-b");
+    let (data, fin, reset) =
+        (|stream| frame(stream, 1, b"some data"), |stream| frame(stream, 2, b""), |stream| frame(stream, 3, &[8]));
+    let credit = |stream, increment: u32| frame(stream, 4, &increment.to_be_bytes());
+    let (ask, challenge) = (frame(0, 5, b"\0question"), frame(0, 6, &[3; 32]));
+    // The acts by number: 0x80 take control, 0x81 accept, 0x82 refuse, 0x83 finish, 0x84 reset, 0x85 consume, 0x86 send, 0x87 open.
+    let accepted = [
+        &[6][..],
+        &comes(&open(1)),
+        &[0x81, 1, 0x80],
+        &comes(&[data(1), ask.clone(), fin(1)].concat()),
+        &[0x85, 1, 1, 0x86, 1, 9, 0x83, 1, 0x80],
+    ];
+    seed("tunnel_frames", "accepted-stream", accepted.concat());
+    let many: Vec<u8> = (1..=12).flat_map(|stream| [open(stream), data(stream)].concat()).collect();
+    seed("tunnel_frames", "more-streams-than-may-be", [&[0][..], &comes(&many), &[0x82, 1, 0x81, 2, 0x80, 0x84, 3]].concat());
+    let dialled = [
+        &[9, 0x87, 0x87, 0x80, 0x86, 1, 255][..],
+        &comes(&[credit(1, 65_536), data(1), reset(2), credit(1, 1), fin(1)].concat()),
+        &[0x85, 1, 1, 0x83, 1, 0x80],
+    ];
+    seed("tunnel_frames", "dialled-streams", dialled.concat());
+    let bulk = [&[14][..], &comes(&open(1)), &[0x81, 1, 0x80], &comes(&[0, 0x80, 0, 0, 0, 0, 1, 1]), &[0x7f, 0x85, 1, 255, 0x80]];
+    seed("tunnel_frames", "bulk", bulk.concat());
+    let proof = [&[8, 0x8a, 0x80][..], &comes(&challenge), &[0x8b, 40, 0x80], &comes(&[0, 4, 0, 0, 0, 0, 0, 7]), &[0x60]];
+    seed("tunnel_frames", "challenge-and-proof", proof.concat());
+    let crossing =
+        [&[2][..], &comes(&open(1)), &[0x84, 1, 0x88, 0x80], &comes(&[data(1), fin(1), data(1)].concat()), &[0x89, 0x8d]];
+    seed("tunnel_frames", "frames-that-cross-a-reset", crossing.concat());
+    seed("tunnel_frames", "unknown-kinds", [&[4][..], &comes(&[frame(9, 200, b"skipped"), frame(1, 9, b"")].concat())].concat());
+}
+
+fn records() {
+    let ticket = [&[4, 0, 0, 30][..], &[0, 0, 0, 60, 1, 2, 3, 4, 1, 9, 0, 16], &[5; 16], &[0, 0]].concat();
+    // The acts by number: 0 data, 3 data with padding, 4 key update, 6 messages, 8 alert, 9 inner, 10 raw, 11 tampered, 14 answer.
+    let conversations: [(&str, &[&[u8]]); 8] = [
+        ("data-and-answers", &[&[0, 0, 5], b"hello", &[14, 0, 99, 3, 63, 255, 1, 0, 14, 63, 255, 15]]),
+        ("key-updates-whole-and-split", &[&[1, 4, 1, 0, 14, 0, 1, 5, 1, 2, 5, 0, 3, 0, 1], b"x", &[14, 0, 1]]),
+        ("a-ticket", &[&[2, 6, 34], &ticket, &[0, 1], b"x"]),
+        ("close-notify", &[&[0, 0, 1], b"x", &[8, 1, 0, 0, 1], b"y"]),
+        ("padding-alone", &[&[1, 9, 4, 0, 0, 0, 0]]),
+        ("tampered", &[&[2, 11, 0, 20, 3]]),
+        ("unprotected-alert", &[&[0, 10, 7, 21, 3, 3, 0, 2, 2, 40]]),
+        ("empty-records", &[&[0], &[0, 0].repeat(31), &[0, 1], b"x", &[0, 0].repeat(33)]),
+    ];
+    for (name, parts) in conversations {
+        for target in ["record", "record_conversation"] {
+            seed(target, name, parts.concat());
+        }
+    }
 }
