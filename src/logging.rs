@@ -17,6 +17,10 @@ use crate::terminal;
 
 /// Lines that may wait to be written.
 const QUEUE: usize = 4_096;
+/// How long the first of some lines waits for the others.
+const GATHERING: Duration = Duration::from_millis(10);
+/// The most bytes that are written at once.
+const MOST_GATHERED: usize = 64 * 1024;
 /// How long the end of the process waits for the last lines.
 const FLUSH: Duration = Duration::from_secs(1);
 
@@ -104,21 +108,33 @@ impl Write for LineWriter {
     }
 }
 
-/// Writes until every sender has gone. An error of stderr can be told nowhere, so it ends nothing.
+/// Writes until every sender has gone. After the first line it waits a moment for those that follow: thousands of
+/// connections a second cost a few wake-ups and writes, not one each. An error of stderr can be told nowhere, so it ends
+/// nothing.
 fn write_lines(lines: &Receiver<Message>, dropped: &AtomicU64, out: &mut impl Write) {
-    while let Ok(message) = lines.recv() {
-        match message {
-            Message::Line(line) => {
-                let _ = out.write_all(&line);
+    let mut gathered = Vec::new();
+    while let Ok(first) = lines.recv() {
+        std::thread::park_timeout(GATHERING);
+        let mut waiting = Vec::new();
+        for message in std::iter::once(first).chain(lines.try_iter()) {
+            match message {
+                Message::Line(line) => gathered.extend_from_slice(&line),
+                Message::Flush(done) => waiting.push(done),
             }
-            Message::Flush(done) => {
-                let _ = out.flush();
-                let _ = done.try_send(());
+            if gathered.len() >= MOST_GATHERED {
+                let _ = out.write_all(&gathered);
+                gathered.clear();
             }
         }
+        let _ = out.write_all(&gathered);
+        gathered.clear();
         let lost = dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             let _ = writeln!(out, "{lost} log lines were dropped: stderr is read too slowly");
+        }
+        let _ = out.flush();
+        for done in waiting {
+            let _ = done.try_send(());
         }
     }
 }

@@ -27,6 +27,14 @@ fn every_parser_stands_what_fuzzing_has_found() {
 }
 
 #[test]
+fn the_good_proof_of_the_corpus_is_good_and_the_others_are_not() {
+    for file in corpus("proof") {
+        let judged = fuzz::judge_proof(&fs::read(&file).unwrap());
+        assert_eq!(judged.is_ok(), file.ends_with("renewed"), "{}: {judged:?}", file.display());
+    }
+}
+
+#[test]
 fn every_fuzz_target_is_replayed() {
     let targets = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/fuzz_targets");
     for entry in fs::read_dir(targets).unwrap() {
