@@ -16,23 +16,7 @@ const SHIPPED: u64 = 10_000;
 const OTHER_FILES: u64 = 1_000;
 
 /// In a process of its own, for its files.
-const ECHO: &str = "
-import asyncio, resource
-hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-async def echo(reader, writer):
-    try:
-        while data := await reader.read(64):
-            writer.write(data)
-    except OSError:
-        pass
-    writer.close()
-async def main():
-    server = await asyncio.start_server(echo, '127.0.0.1', 0, backlog=4096)
-    print('\"127.0.0.1:%d\"' % server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
-asyncio.run(main())
-";
+const ECHO: &str = include_str!("e2e/scripts/echo.py");
 
 fn resident_mebibytes(process: u32) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();

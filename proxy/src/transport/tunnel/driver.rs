@@ -14,7 +14,8 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 
-use super::link::{End, Link, News, Opening, Proving};
+use super::end::End;
+use super::link::{Link, News, Opening, Proving};
 use super::proof::{self, Binding, PROOF_TOO_LONG, Proof, ProofError};
 use super::questions::{Questions, Shown};
 use super::{Role, TunnelStream};

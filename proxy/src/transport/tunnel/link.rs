@@ -22,7 +22,8 @@ use crate::transport::peer::PeerIdentity;
 use crate::transport::record::MOST_PLAINTEXT;
 
 use super::budget::{Budget, Budgets};
-use super::proof::PROOF_TOO_LONG;
+use super::end::{End, ended_by, ended_by_io};
+use super::side::Side;
 use super::{Event, FRAME_HEADER, Machine, OpenError, Reason, StreamId, Violation};
 
 /// What a stream may send before the next one has its turn.
@@ -31,44 +32,6 @@ const TURN: usize = 64 * 1024;
 const MOST_UNSENT: usize = 256 * 1024;
 /// How often a tunnel without budget looks whether there is one again.
 const FROZEN_LOOK: Duration = Duration::from_millis(100);
-
-/// Why a tunnel is no more, in one word of a fixed list, and what is told of it.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the tunnel ended ({word}): {detail}")]
-pub(crate) struct End {
-    pub(crate) word: &'static str,
-    pub(crate) detail: Arc<str>,
-    /// The peer is not, or not for certain, who it was.
-    is_untrusted: bool,
-}
-
-impl End {
-    pub(crate) fn new(word: &'static str, detail: impl ToString) -> Self {
-        Self { word, detail: detail.to_string().into(), is_untrusted: false }
-    }
-
-    /// The end of a tunnel whose peer is trusted no more.
-    pub(crate) fn untrusted(word: &'static str, detail: impl ToString) -> Self {
-        Self { is_untrusted: true, ..Self::new(word, detail) }
-    }
-
-    /// How a stream of it fails.
-    fn error(&self) -> io::Error {
-        let kind = match self.word {
-            _ if self.is_untrusted => io::ErrorKind::PermissionDenied,
-            "truncated" => io::ErrorKind::UnexpectedEof,
-            "timed_out" => io::ErrorKind::TimedOut,
-            "tls_error" => io::ErrorKind::InvalidData,
-            _ => io::ErrorKind::ConnectionReset,
-        };
-        io::Error::new(kind, self.clone())
-    }
-}
-
-/// Why the peer is trusted no more, in one word, if that is what a stream of its tunnel failed for.
-pub(crate) fn untrusted_word(error: &io::Error) -> Option<&'static str> {
-    error.get_ref()?.downcast_ref::<End>().filter(|end| end.is_untrusted).map(|end| end.word)
-}
 
 /// Why no stream was opened.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -121,60 +84,6 @@ struct Inner {
 pub(crate) enum Proving {
     Challenge([u8; 32]),
     Proof(Vec<u8>),
-}
-
-/// What this end knows of one stream.
-#[derive(Default)]
-struct Side {
-    first: Option<Chunk>,
-    more: VecDeque<Chunk>,
-    accepted: bool,
-    peer_finished: bool,
-    we_finished: bool,
-    reset: Option<Reason>,
-    waits_its_turn: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-impl Side {
-    fn push(&mut self, chunk: Chunk) {
-        if self.first.is_none() {
-            self.first = Some(chunk);
-        } else {
-            self.more.push_back(chunk);
-        }
-    }
-
-    fn advance(&mut self, mut taken: usize) {
-        while let Some(first) = &mut self.first {
-            let step = taken.min(first.rest().len());
-            first.advance(step);
-            taken -= step;
-            if !first.rest().is_empty() {
-                return;
-            }
-            self.first = self.more.pop_front();
-        }
-        self.more = VecDeque::new();
-    }
-
-    fn drop_chunks(&mut self) {
-        self.first = None;
-        self.more = VecDeque::new();
-    }
-
-    fn wake_reader(&mut self) {
-        if let Some(waker) = self.reader.take() {
-            waker.wake();
-        }
-    }
-
-    fn wake_writer(&mut self) {
-        if let Some(waker) = self.writer.take() {
-            waker.wake();
-        }
-    }
 }
 
 /// Writes the header of a DATA frame before each record's payload.
@@ -686,21 +595,4 @@ fn failed(reset: Option<Reason>, ended: Option<&End>) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::ConnectionReset, format!("the peer ended the stream: {}", reason.word())));
     }
     ended.map_or(Ok(()), |end| Err(end.error()))
-}
-
-fn ended_by(violation: &Violation) -> End {
-    match violation.word() {
-        word @ PROOF_TOO_LONG => End::untrusted(word, violation),
-        word => End::new(word, violation),
-    }
-}
-
-fn ended_by_io(error: &io::Error) -> End {
-    let word = match error.kind() {
-        io::ErrorKind::UnexpectedEof => "truncated",
-        io::ErrorKind::InvalidData => "tls_error",
-        io::ErrorKind::TimedOut => "timed_out",
-        _ => "reset",
-    };
-    End::new(word, error)
 }
