@@ -1,0 +1,70 @@
+//! One try of a request on an instance, from the pick to the end of its answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::InstanceStats;
+use crate::Outcome;
+use crate::eject::{Ejection, Ejector};
+
+/// A request that is open on an instance: counted until it is dropped, which is when the last byte of the answer has gone.
+#[derive(Debug)]
+#[must_use]
+pub struct OpenRequest {
+    stats: Arc<InstanceStats>,
+    ejector: Arc<Ejector>,
+    began: Instant,
+    is_answered: bool,
+}
+
+impl OpenRequest {
+    pub(crate) fn new(stats: Arc<InstanceStats>, ejector: Arc<Ejector>, now: Instant) -> Self {
+        stats.begin();
+        Self { stats, ejector, began: now, is_answered: false }
+    }
+
+    /// What is known of the instance.
+    pub fn stats(&self) -> &Arc<InstanceStats> {
+        &self.stats
+    }
+
+    /// The head of the answer came: this is the latency that is balanced by. Only the first call counts.
+    pub fn answered(&mut self, now: Instant) {
+        if !self.is_answered {
+            self.is_answered = true;
+            self.stats.answered(now.saturating_duration_since(self.began), now);
+        }
+    }
+
+    /// How the try ended, once: with the head of an answer, for gRPC with its status, or without an answer. The request
+    /// stays open until this is dropped. Returns an ejection that it led to, for the log.
+    pub fn ended(&mut self, outcome: Outcome, now: Instant) -> Option<Ejection> {
+        if outcome.is_answer() {
+            self.answered(now);
+        } else if !self.is_answered {
+            self.is_answered = true;
+            self.stats.failed_to_answer(outcome, now.saturating_duration_since(self.began), now);
+        }
+        if outcome.is_failure() {
+            let in_a_row = self.stats.failed();
+            self.ejector.failed(&self.stats, in_a_row, now)
+        } else {
+            self.stats.succeeded();
+            None
+        }
+    }
+
+    /// The caller went away before an answer came: neither a success nor a failure, but the instance takes at least this long.
+    pub fn abandoned(&mut self, now: Instant) {
+        if !self.is_answered {
+            self.is_answered = true;
+            self.stats.unanswered(now.saturating_duration_since(self.began), now);
+        }
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.stats.end();
+    }
+}
