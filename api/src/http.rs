@@ -236,7 +236,7 @@ pub struct DecideRequest {
     /// An HTTP method, for a request instead of a connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// The path of the request.
+    /// The path of the request, with its query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Headers of the request, in order.
@@ -257,6 +257,9 @@ pub struct Decided {
     pub protocol: Protocol,
     /// Every intention that matches, and what became of it.
     pub explanation: Explanation,
+    /// For a request that goes through: the target that is forwarded, where it is not the one that was asked about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarded: Option<String>,
     /// Things to know: no such service registered, sidecars behind, and so on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

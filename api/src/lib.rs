@@ -13,4 +13,5 @@ pub mod codec;
 pub mod convert;
 pub mod http;
 pub mod key;
+pub mod question;
 pub mod understanding;

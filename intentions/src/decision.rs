@@ -8,7 +8,8 @@ use std::time::SystemTime;
 use postern_names::{PortName, ServiceName};
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{PRECEDENCES, Pair, Says, Slot};
+use crate::http::{Decided, PathRefused, Permissions, Request, RequestDecision, by_permissions};
+use crate::rules::{Borrowed, PRECEDENCES, Pair, Says};
 use crate::{Action, DefaultPolicy, Mode, Party, Precedence, Protocol, RuleSet, timestamp};
 
 /// A connection, or one request on it.
@@ -23,18 +24,7 @@ pub struct Call<'a> {
     /// What the destination speaks.
     pub protocol: Protocol,
     /// None while only a connection is judged.
-    pub request: Option<&'a Request>,
-}
-
-/// An HTTP request, as it is judged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// As received; methods depend on case (RFC 9110 §9.1).
-    pub method: String,
-    /// The request target as received.
-    pub path: String,
-    /// Names in lower case, and values as received.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub request: Option<&'a Request<'a>>,
 }
 
 /// Whether the call goes through.
@@ -109,14 +99,28 @@ pub enum Because {
         /// The revision that last changed it.
         revision: u64,
     },
-    /// Permissions that this version cannot judge.
-    PermissionsNotEnforced {
+    /// The intention has permissions, which judge each request on the connection. Only for connections, which are let
+    /// through for it: whoever cannot judge the requests must not serve the connection.
+    PerRequest {
         /// Its source.
         source: Party,
         /// Its destination.
         destination: Party,
         /// The revision that last changed it.
         revision: u64,
+        /// Whether its denials are carried out.
+        mode: Mode,
+    },
+    /// The intention has permissions, and the target of the request cannot be judged by them.
+    PathRefused {
+        /// Its source.
+        source: Party,
+        /// Its destination.
+        destination: Party,
+        /// The revision that last changed it.
+        revision: u64,
+        /// What is wrong with the target.
+        why: PathRefused,
     },
     /// The intention holds something that this version does not understand.
     NotUnderstood {
@@ -136,7 +140,8 @@ impl Because {
             Self::Intention { source, destination, .. }
             | Self::Otherwise { source, destination, .. }
             | Self::PermissionsOnTcp { source, destination, .. }
-            | Self::PermissionsNotEnforced { source, destination, .. } => format!("{source} -> {destination}"),
+            | Self::PerRequest { source, destination, .. }
+            | Self::PathRefused { source, destination, .. } => format!("{source} -> {destination}"),
             Self::Default(_) => "default".to_owned(),
             Self::NotUnderstood { .. } => "not_understood".to_owned(),
         }
@@ -170,8 +175,11 @@ impl fmt::Display for Because {
                     Party::Service(name) => write!(f, "{name} is tcp"),
                 }
             }
-            Self::PermissionsNotEnforced { source, destination, .. } => {
-                write!(f, "intention {source} -> {destination} has permissions, which this version cannot judge yet")
+            Self::PerRequest { source, destination, .. } => {
+                write!(f, "intention {source} -> {destination} has permissions, which judge each request")
+            }
+            Self::PathRefused { source, destination, why, .. } => {
+                write!(f, "intention {source} -> {destination} has permissions, and {why}")
             }
             Self::NotUnderstood { source, destination, why } => {
                 write!(f, "intention {source} -> {destination} is not understood: {why}")
@@ -180,16 +188,43 @@ impl fmt::Display for Because {
     }
 }
 
-/// The decision on a call at `now`. It allocates nothing.
+/// The decision on a call at `now`: on a connection, or with [`Call::request`] on a request. It takes no lock. It
+/// allocates nothing but for a path or a query that is not in its usual form; the first uses of a regular expression
+/// make room for its states.
+///
+/// On a connection to HTTP whose governing intention has permissions the answer is to let it live, because of
+/// [`Because::PerRequest`]. Whoever forwards requests asks [`judge_request`], which also says what to forward.
 pub fn decide(rules: &RuleSet, call: &Call<'_>, now: SystemTime) -> Decision {
-    let names = rules.sides(call.source, call.destination);
-    for precedence in PRECEDENCES {
-        if let Some(slot) = rules.get(&names, precedence).and_then(|found| found.governing(now)) {
-            let (source, destination) = sides(precedence, call);
-            return judge(slot, source, destination, call.protocol);
-        }
+    match governing(rules, call, now) {
+        Some((slot, precedence)) => judge(slot, precedence, call).decision,
+        None => by_default(rules.default_policy()),
     }
-    by_default(rules.default_policy())
+}
+
+/// The decision on a request at `now`, and what to forward if it goes through: the target as received where no permissions
+/// govern, else the path that was judged. The one way in for whatever forwards requests, so that no path is judged
+/// while another one is forwarded. `request` stands in for [`Call::request`].
+pub fn judge_request(rules: &RuleSet, call: &Call<'_>, request: &Request<'_>, now: SystemTime) -> RequestDecision {
+    let call = Call { request: Some(request), ..*call };
+    match governing(rules, &call, now) {
+        Some((slot, precedence)) => judge(slot, precedence, &call),
+        None => RequestDecision::untouched(by_default(rules.default_policy())),
+    }
+}
+
+/// Whether the intention that governs this pair at `now` has permissions, so that single requests are judged.
+pub fn has_permissions(rules: &RuleSet, call: &Call<'_>, now: SystemTime) -> bool {
+    governing_permissions(rules, call, now).is_some()
+}
+
+/// The intention that governs, and which of the call's pairs it is of.
+#[inline]
+fn governing<'r>(rules: &'r RuleSet, call: &Call<'_>, now: SystemTime) -> Option<(Borrowed<'r>, Precedence)> {
+    let names = rules.sides(call.source, call.destination);
+    PRECEDENCES.into_iter().find_map(|precedence| {
+        let slot = rules.get(&names, precedence)?.governing(now)?;
+        Some((slot, precedence))
+    })
 }
 
 /// The sides of the call's pair with this precedence.
@@ -201,6 +236,14 @@ fn sides(precedence: Precedence, call: &Call<'_>) -> (Party, Party) {
         Precedence::AnyToService => (Party::Any, destination()),
         Precedence::ServiceToAny => (source(), Party::Any),
         Precedence::AnyToAny => (Party::Any, Party::Any),
+    }
+}
+
+/// The permissions that govern the call, if any do.
+pub(crate) fn governing_permissions<'r>(rules: &'r RuleSet, call: &Call<'_>, now: SystemTime) -> Option<&'r Permissions> {
+    match governing(rules, call, now)?.0.says {
+        Says::Permissions(_, permissions) => Some(permissions),
+        Says::Action(..) | Says::NotUnderstood(_) => None,
     }
 }
 
@@ -216,25 +259,59 @@ pub(crate) fn candidates<'r>(rules: &'r RuleSet, call: &Call<'_>) -> Vec<(Party,
         .collect()
 }
 
-fn judge(slot: Slot<&Arc<str>>, source: Party, destination: Party, protocol: Protocol) -> Decision {
+fn judge(slot: Borrowed<'_>, precedence: Precedence, call: &Call<'_>) -> RequestDecision {
+    let (source, destination) = sides(precedence, call);
     let revision = slot.revision;
     match slot.says {
-        Says::NotUnderstood(why) => enforced(Action::Deny, Because::NotUnderstood { source, destination, why: Arc::clone(why) }),
+        Says::NotUnderstood(why) => {
+            let because = Because::NotUnderstood { source, destination, why: Arc::clone(why) };
+            RequestDecision::untouched(enforced(Action::Deny, because))
+        }
         Says::Action(action, mode) => {
             let because =
                 Because::Intention { source, destination, revision, action, mode, temporary_until: slot.until, permission: None };
-            in_mode(mode, action, because)
+            RequestDecision::untouched(in_mode(mode, action, because))
         }
-        Says::Permissions(mode) => {
-            let because = match protocol {
-                Protocol::Tcp => Because::PermissionsOnTcp { source, destination, revision },
-                Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
-                    Because::PermissionsNotEnforced { source, destination, revision }
-                }
-            };
-            in_mode(mode, Action::Deny, because)
-        }
+        Says::Permissions(mode, permissions) => by_request(permissions, mode, slot, (source, destination), call),
     }
+}
+
+/// Not in line: a decision on a connection by an action has no use for it.
+#[inline(never)]
+fn by_request(
+    permissions: &Permissions,
+    mode: Mode,
+    slot: Borrowed<'_>,
+    (source, destination): (Party, Party),
+    call: &Call<'_>,
+) -> RequestDecision {
+    let revision = slot.revision;
+    let request = match (call.protocol, call.request) {
+        (Protocol::Tcp, _) => {
+            let because = Because::PermissionsOnTcp { source, destination, revision };
+            return RequestDecision::untouched(in_mode(mode, Action::Deny, because));
+        }
+        (Protocol::Http | Protocol::Http2 | Protocol::Grpc, None) => {
+            let because = Because::PerRequest { source, destination, revision, mode };
+            return RequestDecision::untouched(enforced(Action::Allow, because));
+        }
+        (Protocol::Http | Protocol::Http2 | Protocol::Grpc, Some(request)) => request,
+    };
+    let (decided, forward) = by_permissions(permissions, call, request);
+    let because = match decided {
+        Decided::Permission(index, action) => Because::Intention {
+            source,
+            destination,
+            revision,
+            action,
+            mode,
+            temporary_until: slot.until,
+            permission: Some(index),
+        },
+        Decided::Otherwise(_) => Because::Otherwise { source, destination, revision },
+        Decided::Refused(why) => Because::PathRefused { source, destination, revision, why },
+    };
+    RequestDecision::forwarding(in_mode(mode, decided.action(), because), forward)
 }
 
 fn by_default(policy: DefaultPolicy) -> Decision {

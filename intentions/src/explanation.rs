@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::candidates;
+use crate::decision::{candidates, governing_permissions};
+use crate::http::{ReadingExplanation, reading_explanations};
 use crate::rules::{Pair, Says, Slot};
-use crate::{Call, Decision, Mode, Precedence, RuleSet, decide, timestamp};
+use crate::{Call, Decision, Mode, Precedence, Protocol, RuleSet, decide, timestamp};
 
 /// A decision with everything that was considered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,9 @@ pub struct Explanation {
     pub decision: Decision,
     /// All intentions that match the call, highest precedence first; within a pair the temporary one first.
     pub candidates: Vec<Candidate>,
+    /// For a request that permissions judge: every way to read its path, permission by permission. All must be allowed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readings: Vec<ReadingExplanation>,
 }
 
 /// An intention that matches the call.
@@ -50,7 +54,14 @@ pub fn explain(rules: &RuleSet, call: &Call<'_>, now: SystemTime) -> Explanation
         }
         governed |= governing.is_some();
     }
-    Explanation { decision: decide(rules, call, now), candidates: considered }
+    Explanation { decision: decide(rules, call, now), candidates: considered, readings: readings(rules, call, now) }
+}
+
+fn readings(rules: &RuleSet, call: &Call<'_>, now: SystemTime) -> Vec<ReadingExplanation> {
+    match (call.protocol, call.request, governing_permissions(rules, call, now)) {
+        (Protocol::Tcp, ..) | (_, None, _) | (.., None) => Vec::new(),
+        (_, Some(request), Some(permissions)) => reading_explanations(permissions, call, request),
+    }
 }
 
 fn outcome(slot: &Slot, pair: &Pair, governing: Option<&Slot>, now: SystemTime) -> String {
@@ -71,7 +82,7 @@ fn outcome(slot: &Slot, pair: &Pair, governing: Option<&Slot>, now: SystemTime) 
 fn says(slot: &Slot) -> String {
     let (what, mode) = match &slot.says {
         Says::Action(action, mode) => (action.as_str(), *mode),
-        Says::Permissions(mode) => ("permissions", *mode),
+        Says::Permissions(mode, _) => ("permissions", *mode),
         Says::NotUnderstood(_) => ("not understood", Mode::Enforce),
     };
     let audit = if mode == Mode::Audit { ", audit" } else { "" };

@@ -9,6 +9,7 @@ mod error;
 mod explanation;
 pub mod file;
 mod form;
+mod http;
 mod intention;
 mod keyed_hash;
 mod names;
@@ -20,13 +21,17 @@ mod table;
 mod timestamp;
 mod words;
 
-pub use decision::{Because, Call, Decision, Request, Verdict, decide};
+pub use decision::{Because, Call, Decision, Verdict, decide, has_permissions, judge_request};
 pub use error::IntentionError;
 pub use explanation::{Candidate, Explanation, explain};
+pub use http::{
+    Forward, JudgedPath, PathRefused, PathSettings, PermissionExplanation, ReadingExplanation, Request, RequestDecision,
+    RequestTarget, VerifiedTokens,
+};
 pub use intention::{Intention, Rule};
 pub use party::{PairKey, Party, PartyError, Precedence};
 pub use permission::{
     ClaimCriterion, ClaimMatch, HeaderCriterion, JwtCriterion, PathCriterion, Permission, QueryCriterion, TextMatch,
 };
 pub use rules::{Entry, EntryContent, RuleSet};
-pub use words::{Action, DefaultPolicy, Mode, Protocol, UnknownWord};
+pub use words::{Action, DefaultPolicy, DoubleSlash, EncodedSlash, Mode, Protocol, UnknownWord};

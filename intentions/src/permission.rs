@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::Action;
 use crate::error::{IntentionError, shown};
 use crate::form::{ClaimForm, HeaderForm, PermissionForm, QueryForm};
+use crate::http::never_in_a_path;
 
 /// Bytes that a compiled regular expression may take.
 const REGEX_SIZE_LIMIT: usize = 1 << 20;
@@ -253,8 +254,8 @@ pub(crate) fn check_path(path: &str) -> Result<(), IntentionError> {
         "no request that is let through has a space, a control character or \\ in its path"
     } else if !path.is_ascii() {
         "requests are judged with percent-encoded paths; write it percent-encoded"
-    } else if path.split('/').any(|segment| segment == "." || segment == "..") {
-        "segments . and .. are resolved before a request is judged"
+    } else if let Some(why) = never_in_a_path(path) {
+        why
     } else {
         return Ok(());
     };
@@ -272,7 +273,7 @@ pub(crate) fn check_regex(pattern: &str) -> Result<(), IntentionError> {
 }
 
 /// The expression compiles, alone and as it is applied: to whole values, in linear time, with a program of at most 1 MiB.
-fn compile_anchored(pattern: &str) -> Result<Regex, IntentionError> {
+pub(crate) fn compile_anchored(pattern: &str) -> Result<Regex, IntentionError> {
     // Alone first: `a)|(b` must not become valid by what is put around it.
     build(pattern).and_then(|_| build(&format!(r"\A(?:{pattern})\z"))).map_err(|error| {
         let why = match error {

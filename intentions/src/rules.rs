@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use postern_names::ServiceName;
 
+use crate::http::Permissions;
 use crate::keyed_hash::Keys;
 use crate::table::{Filling, Kind, Said, Sides, Table};
 use crate::{Action, DefaultPolicy, Intention, Mode, PairKey, Precedence, Rule};
@@ -59,26 +60,29 @@ pub(crate) struct Pair {
     pub(crate) temporary: Option<Box<Slot>>,
 }
 
-/// One stored intention of a pair; `Why` is borrowed while a call is judged.
+/// One stored intention of a pair. `Rules` and `Why` are borrowed while a call is judged.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Slot<Why = Arc<str>> {
+pub(crate) struct Slot<Rules = Arc<Permissions>, Why = Arc<str>> {
     pub(crate) revision: u64,
     pub(crate) until: Option<SystemTime>,
-    pub(crate) says: Says<Why>,
+    pub(crate) says: Says<Rules, Why>,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Says<Why = Arc<str>> {
+pub(crate) enum Says<Rules = Arc<Permissions>, Why = Arc<str>> {
     Action(Action, Mode),
-    Permissions(Mode),
+    Permissions(Mode, Rules),
     NotUnderstood(Why),
 }
+
+/// A slot while a call is judged.
+pub(crate) type Borrowed<'r> = Slot<&'r Permissions, &'r Arc<str>>;
 
 /// What was found for a pair.
 #[derive(Clone, Copy)]
 pub(crate) enum Found<'r> {
-    /// One permanent intention.
-    Permanent(Slot<&'r Arc<str>>),
+    /// One permanent intention of an action, and its revision.
+    Action(Action, Mode, u64),
     /// Anything else.
     Pair(&'r Pair),
 }
@@ -86,9 +90,9 @@ pub(crate) enum Found<'r> {
 impl<'r> Found<'r> {
     /// The pair's intention that governs, if any does.
     #[inline]
-    pub(crate) fn governing(self, now: SystemTime) -> Option<Slot<&'r Arc<str>>> {
+    pub(crate) fn governing(self, now: SystemTime) -> Option<Borrowed<'r>> {
         match self {
-            Self::Permanent(slot) => Some(slot),
+            Self::Action(action, mode, revision) => Some(Slot { revision, until: None, says: Says::Action(action, mode) }),
             Self::Pair(pair) => pair.governing(now).map(Slot::borrowed),
         }
     }
@@ -96,38 +100,34 @@ impl<'r> Found<'r> {
     /// Both places.
     pub(crate) fn into_pair(self) -> Cow<'r, Pair> {
         match self {
-            Self::Permanent(slot) => Cow::Owned(Pair { permanent: Some(slot.owned()), temporary: None }),
+            Self::Action(action, mode, revision) => {
+                let slot = Slot { revision, until: None, says: Says::Action(action, mode) };
+                Cow::Owned(Pair { permanent: Some(slot), temporary: None })
+            }
             Self::Pair(pair) => Cow::Borrowed(pair),
         }
     }
 }
 
-impl Slot<&Arc<str>> {
-    fn owned(self) -> Slot {
-        let says = match self.says {
-            Says::Action(action, mode) => Says::Action(action, mode),
-            Says::Permissions(mode) => Says::Permissions(mode),
-            Says::NotUnderstood(why) => Says::NotUnderstood(Arc::clone(why)),
-        };
-        Slot { revision: self.revision, until: self.until, says }
-    }
-}
-
 impl Slot {
-    fn of(intention: &Intention, revision: u64) -> Self {
+    fn of(intention: &Arc<Intention>, revision: u64) -> Self {
+        let mode = intention.mode;
         // Whatever is not valid is not understood either, whoever handed it in.
         let says = match (intention.validate(), &intention.rule) {
             (Err(error), _) => Says::NotUnderstood(error.to_string().into()),
-            (Ok(()), Rule::Action(action)) => Says::Action(*action, intention.mode),
-            (Ok(()), Rule::Permissions { .. }) => Says::Permissions(intention.mode),
+            (Ok(()), Rule::Action(action)) => Says::Action(*action, mode),
+            (Ok(()), Rule::Permissions { permissions, otherwise }) => match Permissions::compile(permissions, *otherwise) {
+                Ok(compiled) => Says::Permissions(mode, Arc::new(compiled)),
+                Err(error) => Says::NotUnderstood(error.to_string().into()),
+            },
         };
         Self { revision, until: intention.expires_at, says }
     }
 
-    fn borrowed(&self) -> Slot<&Arc<str>> {
+    fn borrowed(&self) -> Borrowed<'_> {
         let says = match &self.says {
             Says::Action(action, mode) => Says::Action(*action, *mode),
-            Says::Permissions(mode) => Says::Permissions(*mode),
+            Says::Permissions(mode, permissions) => Says::Permissions(*mode, &**permissions),
             Says::NotUnderstood(why) => Says::NotUnderstood(why),
         };
         Slot { revision: self.revision, until: self.until, says }
@@ -140,9 +140,7 @@ impl Slot {
             Says::Action(Action::Deny, Mode::Enforce) => Kind::Deny,
             Says::Action(Action::Allow, Mode::Audit) => Kind::AllowAudit,
             Says::Action(Action::Deny, Mode::Audit) => Kind::DenyAudit,
-            Says::Permissions(Mode::Enforce) => Kind::Permissions,
-            Says::Permissions(Mode::Audit) => Kind::PermissionsAudit,
-            Says::NotUnderstood(_) => return None,
+            Says::Permissions(..) | Says::NotUnderstood(_) => return None,
         };
         let fits = self.until.is_none() && self.revision <= Said::MOST;
         fits.then_some(Said { kind, number: self.revision })
@@ -270,17 +268,15 @@ impl RuleSet {
 /// What the table says means. Nothing for a free place, and there is no place that names a pair that is not there.
 #[inline]
 fn found(pairs: &[Pair], said: Said) -> Option<Found<'_>> {
-    let says = match said.kind {
+    let (action, mode) = match said.kind {
         Kind::Free => return None,
-        Kind::Allow => Says::Action(Action::Allow, Mode::Enforce),
-        Kind::Deny => Says::Action(Action::Deny, Mode::Enforce),
-        Kind::AllowAudit => Says::Action(Action::Allow, Mode::Audit),
-        Kind::DenyAudit => Says::Action(Action::Deny, Mode::Audit),
-        Kind::Permissions => Says::Permissions(Mode::Enforce),
-        Kind::PermissionsAudit => Says::Permissions(Mode::Audit),
+        Kind::Allow => (Action::Allow, Mode::Enforce),
+        Kind::Deny => (Action::Deny, Mode::Enforce),
+        Kind::AllowAudit => (Action::Allow, Mode::Audit),
+        Kind::DenyAudit => (Action::Deny, Mode::Audit),
         Kind::Elsewhere => return pairs.get(said.number as usize).map(Found::Pair),
     };
-    Some(Found::Permanent(Slot { revision: said.number, until: None, says }))
+    Some(Found::Action(action, mode, said.number))
 }
 
 /// Adds a slot to what is said of its pair; tells what to say now.

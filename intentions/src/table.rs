@@ -23,9 +23,6 @@ pub(crate) enum Kind {
     Deny,
     AllowAudit,
     DenyAudit,
-    /// One permanent intention of permissions.
-    Permissions,
-    PermissionsAudit,
     /// More than that; the number says where.
     Elsewhere,
 }

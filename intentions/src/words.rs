@@ -101,3 +101,25 @@ words!(
         Grpc = "grpc"
     }
 );
+words!(
+    /// What becomes of a path with an escaped slash (`%2F`).
+    #[derive(Default)]
+    EncodedSlash, "encoded_slash", "refuse or keep", {
+        /// The request is refused with 400.
+        #[default]
+        Refuse = "refuse",
+        /// It is forwarded as it is, and judged both as it is and as a slash.
+        Keep = "keep"
+    }
+);
+words!(
+    /// What becomes of a path with empty segments (`//`).
+    #[derive(Default)]
+    DoubleSlash, "double_slash", "collapse or keep", {
+        /// `//` becomes `/`.
+        #[default]
+        Collapse = "collapse",
+        /// It is forwarded as it is, and judged both as it is and as one slash.
+        Keep = "keep"
+    }
+);

@@ -143,11 +143,12 @@ fn permissions_deny_connections_of_a_tcp_destination_whatever_the_default() {
 }
 
 #[test]
-fn permissions_that_can_not_be_judged_deny_and_say_so() {
-    let rules = rules(DefaultPolicy::Allow, [with_permissions("web", "api")]);
+fn a_connection_lives_where_permissions_judge_its_requests_and_the_decision_says_so() {
+    let rules = rules(DefaultPolicy::Deny, [with_permissions("web", "api")]);
     for protocol in [Protocol::Http, Protocol::Http2, Protocol::Grpc] {
         let decision = ask_at(&rules, "web", "api", protocol, now());
-        assert_eq!(told(&decision), "deny: intention web -> api has permissions, which this version cannot judge yet");
+        assert_eq!(told(&decision), "allow: intention web -> api has permissions, which judge each request");
+        assert!(matches!(decision.because, Because::PerRequest { mode: Mode::Enforce, .. }));
         assert_eq!(decision.because.label(), "web -> api");
     }
 }

@@ -70,7 +70,9 @@ fn plainly(
                     },
                 ),
                 (Rule::Permissions { .. }, Protocol::Tcp) => (true, Because::PermissionsOnTcp { source, destination, revision }),
-                (Rule::Permissions { .. }, _) => (true, Because::PermissionsNotEnforced { source, destination, revision }),
+                (Rule::Permissions { .. }, _) => {
+                    (false, Because::PerRequest { source, destination, revision, mode: intention.mode })
+                }
             };
             let audit = intention.mode == Mode::Audit;
             let verdict = if denies && !audit { Verdict::Deny } else { Verdict::Allow };

@@ -34,7 +34,7 @@ fn text() -> impl Strategy<Value = String> {
 
 fn path() -> impl Strategy<Value = PathCriterion> {
     prop_oneof![
-        "/[a-z%0-9:,\\[\\]{}\"'*&!|>@`-]{0,8}".prop_map(PathCriterion::Exact),
+        "/([a-z0-9:,\\[\\]{}\"'*&!|>@`-]|%[a-f][0-9a-e]){0,8}".prop_map(PathCriterion::Exact),
         "/[a-z]{1,4}/".prop_map(PathCriterion::Prefix),
         "/[a-z]{1,3}(\\.\\*|\\\\d\\+|\\[0-9\\])?".prop_map(PathCriterion::Regex),
     ]

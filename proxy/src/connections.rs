@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use postern_ca::Refusal;
-use postern_intentions::{Call, Decision, decide};
+use postern_intentions::{Because, Call, Decision, Mode, Verdict, decide};
 use postern_names::{PortName, ServiceName};
 use tokio::sync::{Notify, oneshot, watch};
 
@@ -73,10 +73,16 @@ impl Judgeable {
         self.peer.still_trusted(&snapshot.trust, now)
     }
 
-    /// Whether the peer may call `own`.
+    /// Whether the peer may call `own`. This carries bytes and sees no request in them, so where permissions judge each
+    /// request it denies the connection.
     pub fn decide(&self, own: &ServiceName, snapshot: &Snapshot, now: SystemTime) -> Decision {
         let call = Call { source: &self.service, destination: own, port: &self.port, protocol: snapshot.protocol, request: None };
-        decide(&snapshot.rules, &call, now)
+        let decision = decide(&snapshot.rules, &call, now);
+        match decision.because {
+            Because::PerRequest { mode: Mode::Enforce, .. } => Decision { verdict: Verdict::Deny, ..decision },
+            Because::PerRequest { mode: Mode::Audit, .. } => Decision { would_deny: true, ..decision },
+            _ => decision,
+        }
     }
 
     fn denied(&self, own: &ServiceName, snapshot: &Snapshot, now: SystemTime) -> Option<Closed> {

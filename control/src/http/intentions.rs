@@ -8,8 +8,9 @@ use axum::{Extension, Json};
 use postern_api::http::{
     Applied, ApplyRequest, DecideRequest, Decided, DefaultRequest, Intentions, SetRequest, StoredIntention, Written,
 };
-use postern_intentions::{Call, PairKey, Party, Protocol, explain};
-use postern_names::{PortName, ServiceName};
+use postern_api::question::{AskedRequest, judge};
+use postern_intentions::{PairKey, Party, Protocol};
+use postern_names::ServiceName;
 use serde::Deserialize;
 
 use super::error::ApiError;
@@ -94,37 +95,17 @@ pub(super) async fn set_default(
 }
 
 /// `POST /v1/decide`
-pub(super) async fn decide(State(api): Shared, Input(request): Input<DecideRequest>) -> Json<Decided> {
-    let port = request.port.clone().unwrap_or_else(PortName::main);
-    let http = http_request(&request);
+pub(super) async fn decide(State(api): Shared, Input(request): Input<DecideRequest>) -> Result<Json<Decided>, ApiError> {
+    let asked = AskedRequest::of(&request).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let (rules, protocol, mut notes) = api.mirror.read(|view| {
         let rules = view.rules_of_pair(&request.source, &request.destination);
         (rules, view.protocol(&request.destination), notes(view, &request))
     });
-    if http.is_some() && protocol == Protocol::Tcp {
+    if asked.is_some() && protocol == Protocol::Tcp {
         notes.push(format!("{} is tcp: its connections are judged, not requests on them", request.destination));
     }
-    let judged = http.as_ref().filter(|_| protocol != Protocol::Tcp);
-    let call = Call { source: &request.source, destination: &request.destination, port: &port, protocol, request: judged };
-    let explanation = explain(&rules, &call, SystemTime::now());
-    let decision = &explanation.decision;
-    Json(Decided {
-        allowed: decision.allowed(),
-        would_deny: decision.would_deny,
-        because: decision.because.to_string(),
-        protocol,
-        notes: [notes, behind(&api.sidecars.list(), &request.destination)].concat(),
-        explanation,
-    })
-}
-
-fn http_request(request: &DecideRequest) -> Option<postern_intentions::Request> {
-    let is_asked = request.method.is_some() || request.path.is_some() || !request.headers.is_empty();
-    is_asked.then(|| postern_intentions::Request {
-        method: request.method.clone().unwrap_or_else(|| "GET".into()),
-        path: request.path.clone().unwrap_or_else(|| "/".into()),
-        headers: request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
-    })
+    notes.extend(behind(&api.sidecars.list(), &request.destination));
+    Ok(Json(Decided { notes, ..judge(&rules, &request, asked.as_ref(), protocol, SystemTime::now()) }))
 }
 
 fn notes(view: &View, request: &DecideRequest) -> Vec<String> {

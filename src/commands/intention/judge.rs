@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use hyper::Method;
 use postern_api::http::{DecideRequest, Decided};
-use postern_intentions::{Call, Entry, EntryContent, Protocol, Request, RuleSet};
-use postern_names::PortName;
+use postern_api::question::{AskedRequest, judge as judge_by_rules};
+use postern_intentions::{Entry, EntryContent, Protocol, RuleSet};
 
 use super::file;
 use crate::cli::intention::CallArgs;
@@ -60,23 +60,9 @@ fn judge_by_file(request: &DecideRequest, path: &Path) -> Result<Decided, Failur
     let file = file::read(path)?;
     let entry = |intention| Entry { revision: 0, content: EntryContent::Understood(Arc::new(intention)) };
     let rules = RuleSet::compile(file.default.unwrap_or_default(), file.intentions.into_iter().map(entry));
-    let port = request.port.clone().unwrap_or_else(PortName::main);
-    let http = request.method.as_ref().zip(request.path.as_ref()).map(|(method, path)| Request {
-        method: method.clone(),
-        path: path.clone(),
-        headers: request.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
-    });
-    let protocol = if http.is_some() { Protocol::Http } else { Protocol::Tcp };
-    let call = Call { source: &request.source, destination: &request.destination, port: &port, protocol, request: http.as_ref() };
-    let explanation = postern_intentions::explain(&rules, &call, SystemTime::now());
-    Ok(Decided {
-        allowed: explanation.decision.allowed(),
-        would_deny: explanation.decision.would_deny,
-        because: explanation.decision.because.to_string(),
-        protocol,
-        explanation,
-        notes: Vec::new(),
-    })
+    let asked = AskedRequest::of(request).map_err(|error| Failure::new(error.to_string()))?;
+    let protocol = if asked.is_some() { Protocol::Http } else { Protocol::Tcp };
+    Ok(judge_by_rules(&rules, request, asked.as_ref(), protocol, SystemTime::now()))
 }
 
 fn tell_notes(decided: &Decided) {
@@ -91,7 +77,8 @@ fn verdict(output: &Output, pair: &str, decided: &Decided) -> String {
         (true, true) => ("allowed by audit, would be denied".to_owned(), Tone::Doubtful),
         (false, _) => ("denied".to_owned(), Tone::Bad),
     };
-    format!("{pair}: {}, because of {}\n", output.paint(word), decided.because)
+    let forwarded = decided.forwarded.as_ref().map(|target| format!("forwarded as {target}\n")).unwrap_or_default();
+    format!("{pair}: {}, because of {}\n{forwarded}", output.paint(word), decided.because)
 }
 
 fn explanation(output: &Output, pair: &str, decided: &Decided) -> String {
@@ -101,18 +88,30 @@ fn explanation(output: &Output, pair: &str, decided: &Decided) -> String {
         return text;
     }
     let rows = decided.explanation.candidates.iter().map(|candidate| {
-        let tone = if candidate.outcome == "governs" { Tone::Good } else { Tone::Plain };
         vec![
             plain(&candidate.pair),
             plain(&candidate.says),
             plain(candidate.precedence),
             plain(candidate.revision),
-            (candidate.outcome.clone(), tone),
+            outcome(&candidate.outcome, "governs"),
         ]
     });
     text.push('\n');
     text.push_str(&output.table(&["intention", "says", "precedence", "revision", "outcome"], rows.collect()));
+    for reading in &decided.explanation.readings {
+        text.push_str(&format!("\npath {}: {}\n", reading.path, reading.action));
+        let rows = reading
+            .permissions
+            .iter()
+            .enumerate()
+            .map(|(index, permission)| vec![plain(index), plain(&permission.says), outcome(&permission.outcome, "matches")]);
+        text.push_str(&output.table(&["permission", "says", "outcome"], rows.collect()));
+    }
     text
+}
+
+fn outcome(outcome: &str, decisive: &str) -> (String, Tone) {
+    (outcome.to_owned(), if outcome == decisive { Tone::Good } else { Tone::Plain })
 }
 
 #[cfg(test)]

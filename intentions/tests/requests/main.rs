@@ -1,0 +1,5 @@
+//! HTTP requests before the evaluator.
+
+mod criteria;
+mod support;
+mod worked;
