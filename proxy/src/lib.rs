@@ -11,6 +11,7 @@ pub mod connections;
 pub mod control_client;
 pub mod copy;
 pub mod data_plane;
+pub mod http;
 pub mod identity;
 pub mod inbound;
 pub mod limits;

@@ -1,0 +1,3 @@
+//! What the sidecar does with HTTP.
+
+pub mod framing;
