@@ -380,8 +380,9 @@ proptest! {
         let seen = runtime.block_on(serve(&pieces(&bytes, &ends)));
         let (passed, error) = feed_whole(&bytes);
         let expected = requests(&passed).0;
-        if seen.closed_by_server {
-            // It refused a target or closed an HTTP/1.0 connection; then it saw less, never something else.
+        let has_old_version = passed.windows(8).any(|window| window == b"HTTP/1.0");
+        if seen.closed_by_server || has_old_version {
+            // It refused a target or closed after an HTTP/1.0 request; then it saw less, never something else.
             prop_assert_eq!(&seen.whole[..], &expected[..seen.whole.len()]);
         } else {
             prop_assert_eq!(seen.whole, expected);
