@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use postern_ca::Serial;
 use postern_intentions::{PairKey, Party};
-use postern_names::{InstanceId, ServiceName};
+use postern_names::{InstanceId, PortName, ServiceName};
 
 /// What a resource is about. Its text form is the key on the wire.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +22,10 @@ pub enum ResourceKey {
     Service(ServiceName),
     /// `endpoint/SERVICE/INSTANCE`
     Endpoint(ServiceName, InstanceId),
+    /// `config/SERVICE`
+    Config(ServiceName),
+    /// `jwt/NAME`
+    Jwt(PortName),
 }
 
 /// A key that names no resource this version knows.
@@ -41,6 +45,8 @@ impl fmt::Display for ResourceKey {
             Self::Bundle => f.write_str("bundle"),
             Self::Service(name) => write!(f, "service/{name}"),
             Self::Endpoint(service, instance) => write!(f, "endpoint/{service}/{instance}"),
+            Self::Config(service) => write!(f, "config/{service}"),
+            Self::Jwt(provider) => write!(f, "jwt/{provider}"),
         }
     }
 }
@@ -50,6 +56,17 @@ impl FromStr for ResourceKey {
 
     fn from_str(text: &str) -> Result<Self, UnknownKey> {
         parse(text).ok_or_else(|| UnknownKey(text.chars().take(200).collect()))
+    }
+}
+
+/// What a sidecar does about a resource that it does not understand, by its key.
+pub fn when_not_understood(key: &str) -> &'static str {
+    match key.split_once('/').map_or(key, |(kind, _)| kind) {
+        "intention" => "its pair is denied",
+        "default" => "the default is deny",
+        "config" => "this service has the default settings here",
+        "jwt" => "no token of this provider is good here",
+        _ => "it does not count here",
     }
 }
 
@@ -63,6 +80,8 @@ fn parse(text: &str) -> Option<ResourceKey> {
         ["revoked", serial] => ResourceKey::Revoked(serial.parse().ok()?),
         ["service", name] => ResourceKey::Service(name.parse().ok()?),
         ["endpoint", service, instance] => ResourceKey::Endpoint(service.parse().ok()?, instance.parse().ok()?),
+        ["config", service] => ResourceKey::Config(service.parse().ok()?),
+        ["jwt", provider] => ResourceKey::Jwt(provider.parse().ok()?),
         _ => return None,
     })
 }
@@ -79,14 +98,23 @@ mod tests {
 
     #[test]
     fn a_key_reads_back_as_it_was_written() {
-        for text in ["default", "bundle", "intention/web/*", "intention/*/api/temporary", "service/db", "endpoint/db/db-1"] {
+        for text in [
+            "default",
+            "bundle",
+            "intention/web/*",
+            "intention/*/api/temporary",
+            "service/db",
+            "endpoint/db/db-1",
+            "config/db",
+            "jwt/corp",
+        ] {
             assert_eq!(text.parse::<ResourceKey>().unwrap().to_string(), text);
         }
     }
 
     #[test]
     fn an_unknown_key_is_refused() {
-        for text in ["", "intention/web", "intention/WEB/api", "intention/a/b/permanent", "endpoint/db/..", "jwt/x"] {
+        for text in ["", "intention/web", "intention/WEB/api", "intention/a/b/permanent", "endpoint/db/..", "jwt/", "config/*"] {
             assert!(text.parse::<ResourceKey>().is_err(), "{text}");
         }
     }

@@ -1,5 +1,5 @@
 //! What is said on the wire: the gRPC types generated from `proto/`, their conversion to and from the types of
-//! `ca` and `intentions`, and the bodies of the HTTP API.
+//! `ca`, `intentions` and `traffic`, and the bodies of the HTTP API.
 //!
 //! `control` and `proxy` never see each other; they meet only in these messages.
 
@@ -14,4 +14,5 @@ pub mod convert;
 pub mod http;
 pub mod key;
 pub mod question;
+pub mod settings;
 pub mod understanding;

@@ -8,8 +8,11 @@ use std::collections::BTreeSet;
 use postern_intentions::{Intention, Mode, PathCriterion, Rule};
 
 /// What this version understands; a sidecar of this version tells it.
-pub const ALL: [&str; 10] =
-    ["audit", "expiry", "permissions", "methods", "path", "path-regex", "headers", "query", "ports", "jwt"];
+pub const ALL: [&str; 11] =
+    ["audit", "expiry", "permissions", "methods", "path", "path-regex", "headers", "query", "ports", "jwt", SERVICE_CONFIG];
+
+/// The resources `config/SERVICE` and `jwt/NAME`. A sidecar that does not tell it is not sent any, and takes the defaults.
+pub const SERVICE_CONFIG: &str = "service-config";
 
 /// What a sidecar understands that tells nothing: the first version with intentions. Fixed for ever.
 pub const UNTOLD: [&str; 10] =
@@ -38,6 +41,11 @@ pub fn needs(intention: &Intention) -> BTreeSet<&'static str> {
         }
     }
     needs
+}
+
+/// Whether a sidecar that told `told` takes settings of services and JWT providers.
+pub fn takes_settings(told: &[String]) -> bool {
+    missing(&BTreeSet::from([SERVICE_CONFIG]), told).is_empty()
 }
 
 /// What of `needed` a sidecar that told `told` does not understand.
@@ -78,7 +86,8 @@ mod tests {
     #[test]
     fn every_part_is_needed_under_a_name_that_this_version_tells() {
         let needed = needs(&with_everything());
-        assert_eq!(needed, BTreeSet::from(ALL));
+        let of_intentions = ALL.into_iter().filter(|what| *what != SERVICE_CONFIG);
+        assert_eq!(needed, of_intentions.collect());
         let told: Vec<String> = ALL.iter().map(ToString::to_string).collect();
         assert!(missing(&needed, &told).is_empty());
         assert!(missing(&needed, &[]).is_empty(), "the first version knew these");
@@ -90,6 +99,12 @@ mod tests {
         let told: Vec<String> = ALL.iter().filter(|what| **what != "jwt").map(ToString::to_string).collect();
         assert_eq!(missing(&needed, &told), ["jwt"]);
         assert_eq!(missing(&BTreeSet::from(["something-newer"]), &[]), ["something-newer"]);
+    }
+
+    #[test]
+    fn a_sidecar_of_the_first_version_takes_no_settings() {
+        assert!(!takes_settings(&[]));
+        assert!(takes_settings(&ALL.map(str::to_owned)));
     }
 
     #[test]

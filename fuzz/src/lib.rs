@@ -283,7 +283,7 @@ fn judge(resources: &Resources) {
     }
     let bundle = TrustBundle::new(trust_domain(), Vec::new(), 1);
     let _ = resources.trust(&Trust { bundle, datacenter: datacenter(), revoked: HashSet::new() });
-    let _ = resources.upstreams();
+    let _ = resources.upstreams(&Default::default());
 }
 
 /// What a sidecar says of itself, with the messages around it.

@@ -20,6 +20,7 @@ mod rules;
 mod table;
 mod timestamp;
 mod words;
+pub mod yaml;
 
 pub use decision::{Because, Call, Decision, Verdict, decide, has_permissions, judge_request};
 pub use error::IntentionError;
@@ -35,3 +36,8 @@ pub use permission::{
 };
 pub use rules::{Entry, EntryContent, RuleSet};
 pub use words::{Action, DefaultPolicy, DoubleSlash, EncodedSlash, Mode, Protocol, UnknownWord};
+
+/// Checks of single values that permissions and the settings of services share.
+pub mod checks {
+    pub use crate::permission::{check_header_name, check_method, check_path, check_regex, check_text};
+}

@@ -149,14 +149,18 @@ impl PathCriterion {
 }
 
 impl HeaderCriterion {
-    pub(crate) fn validate(&self) -> Result<(), IntentionError> {
+    /// # Errors
+    /// The name is no header name, or the match cannot be.
+    pub fn validate(&self) -> Result<(), IntentionError> {
         check_header_name(&self.name)?;
         self.matches.validate()
     }
 }
 
 impl QueryCriterion {
-    pub(crate) fn validate(&self) -> Result<(), IntentionError> {
+    /// # Errors
+    /// The name is empty, or the match is none that a query knows.
+    pub fn validate(&self) -> Result<(), IntentionError> {
         check_text("the name of a query criterion", &self.name, TEXT_LIMIT)?;
         match self.matches {
             TextMatch::Present | TextMatch::Exact(_) | TextMatch::Regex(_) => self.matches.validate(),
@@ -206,7 +210,10 @@ pub(crate) fn check_number(what: &'static str, number: usize) -> Result<(), Inte
 }
 
 /// Not empty, not too long, no control character.
-pub(crate) fn check_text(what: &'static str, text: &str, limit: usize) -> Result<(), IntentionError> {
+///
+/// # Errors
+/// Which of these it is.
+pub fn check_text(what: &'static str, text: &str, limit: usize) -> Result<(), IntentionError> {
     if text.is_empty() {
         return Err(IntentionError::Empty { what });
     }
@@ -224,7 +231,11 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-pub(crate) fn check_method(method: &str) -> Result<(), IntentionError> {
+/// A method that a request can have: a token in upper case (RFC 9110 §9.1).
+///
+/// # Errors
+/// [`IntentionError::Method`].
+pub fn check_method(method: &str) -> Result<(), IntentionError> {
     if is_token(method) && method.len() <= 64 && !method.bytes().any(|b| b.is_ascii_lowercase()) {
         Ok(())
     } else {
@@ -232,7 +243,11 @@ pub(crate) fn check_method(method: &str) -> Result<(), IntentionError> {
     }
 }
 
-pub(crate) fn check_header_name(name: &str) -> Result<(), IntentionError> {
+/// A header name in lower case (RFC 9110 §5.1).
+///
+/// # Errors
+/// [`IntentionError::HeaderName`].
+pub fn check_header_name(name: &str) -> Result<(), IntentionError> {
     if is_token(name) && name.len() <= 256 && !name.bytes().any(|b| b.is_ascii_uppercase()) {
         Ok(())
     } else {
@@ -241,7 +256,10 @@ pub(crate) fn check_header_name(name: &str) -> Result<(), IntentionError> {
 }
 
 /// A criterion that could never match is refused: a deny that silently does nothing opens a door.
-pub(crate) fn check_path(path: &str) -> Result<(), IntentionError> {
+///
+/// # Errors
+/// [`IntentionError::Path`] names the rule that it breaks.
+pub fn check_path(path: &str) -> Result<(), IntentionError> {
     let why = if !path.starts_with('/') {
         "a path begins with /"
     } else if path.len() > TEXT_LIMIT {
@@ -262,7 +280,11 @@ pub(crate) fn check_path(path: &str) -> Result<(), IntentionError> {
     Err(IntentionError::Path { given: shown(path), why })
 }
 
-pub(crate) fn check_regex(pattern: &str) -> Result<(), IntentionError> {
+/// A regular expression that compiles within its limits.
+///
+/// # Errors
+/// [`IntentionError::Regex`] with the compiler's words, or what it is too long for.
+pub fn check_regex(pattern: &str) -> Result<(), IntentionError> {
     if pattern.is_empty() {
         return Err(IntentionError::Empty { what: "a regular expression" });
     }

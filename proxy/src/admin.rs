@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::control_client::Known;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
+use crate::snapshot::ResolvedProvider;
 use crate::status::Status;
 
 /// Connections served at once on one listener; more wait in the backlog.
@@ -195,6 +196,8 @@ impl Admin {
             },
             "revoked": snapshot.trust.revoked.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "protocol": snapshot.protocol,
+            "settings": &*snapshot.own_settings,
+            "jwt": snapshot.jwt.iter().map(provider).collect::<Vec<_>>(),
             "default": snapshot.rules.default_policy().to_string(),
             "intentions": known.intentions.iter().map(|(revision, intention)| json!({
                 "revision": revision,
@@ -207,10 +210,16 @@ impl Admin {
                 "would_deny": upstream.verdict.would_deny,
                 "because": upstream.verdict.because,
                 "until": upstream.verdict.until.map(rfc3339),
+                "settings": &*upstream.settings,
                 "endpoints": upstream.endpoints,
             }))).collect::<serde_json::Map<_, _>>(),
         })
     }
+}
+
+fn provider(resolved: &ResolvedProvider) -> serde_json::Value {
+    let keys = postern_traffic::settings::check_jwks(&resolved.jwks).unwrap_or(0);
+    json!({"name": resolved.provider.name, "issuer": resolved.provider.issuer, "keys": keys})
 }
 
 fn rfc3339(time: std::time::SystemTime) -> String {

@@ -116,6 +116,7 @@ mod tests {
             ports: ports.iter().map(|port| port.parse().expect("port")).collect(),
             transports: vec!["direct".to_owned()],
             locality: String::new(),
+            meta: Arc::default(),
         }
     }
 

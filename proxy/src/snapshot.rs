@@ -1,6 +1,6 @@
 //! All that a sidecar knows, at one position: immutable, published whole, read without a lock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,6 +9,7 @@ use postern_api::v1;
 use postern_ca::Trust;
 use postern_intentions::{Protocol, RuleSet};
 use postern_names::{InstanceId, PortName, ServiceName};
+use postern_traffic::{JwtProvider, ServiceSettings};
 
 /// Where the newest snapshot is published.
 pub type SnapshotSource = tokio::sync::watch::Receiver<Arc<Snapshot>>;
@@ -23,10 +24,24 @@ pub struct Snapshot {
     pub trust: Arc<Trust>,
     /// Who may call this service.
     pub rules: Arc<RuleSet>,
-    /// The protocol of this sidecar's own service.
+    /// The protocol of this sidecar's own service; what its settings say counts.
     pub protocol: Protocol,
-    /// The services that it calls, as far as the control plane has told of them.
+    /// The settings of this sidecar's own service. What was told again unchanged stays the same `Arc`, here and below: what
+    /// was made of it can be kept by that.
+    pub own_settings: Arc<ServiceSettings>,
+    /// The JWT providers that intentions for this service name.
+    pub jwt: Arc<[ResolvedProvider]>,
+    /// The services that it calls, and those that their settings lead to, as far as the control plane has told of them.
     pub upstreams: HashMap<ServiceName, Upstream>,
+}
+
+/// A JWT provider with its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedProvider {
+    /// As the operator wrote it.
+    pub provider: JwtProvider,
+    /// Its public keys (RFC 7517 §5), as JSON; empty: the control plane has none yet, and no token of it is good.
+    pub jwks: String,
 }
 
 impl fmt::Debug for Snapshot {
@@ -95,15 +110,17 @@ impl From<Position> for v1::Position {
     }
 }
 
-/// A service that this instance calls.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+/// A service that this instance calls, or that the settings of one lead to.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct Upstream {
-    /// What it speaks.
+    /// What it speaks; what its settings say counts.
     pub protocol: Protocol,
     /// What the destination will decide, for this side's log and metric only.
     pub verdict: PairVerdict,
-    /// Its instances that can be dialled.
-    pub endpoints: Vec<Endpoint>,
+    /// Its instances that can be dialled. The same `Arc` as before where none of them changed.
+    pub endpoints: Arc<[Endpoint]>,
+    /// Its settings; the defaults where none were given or understood. The same `Arc` as before where they did not change.
+    pub settings: Arc<ServiceSettings>,
 }
 
 /// The verdict of the pair (this service, the upstream), as the control plane computed it.
@@ -139,4 +156,6 @@ pub struct Endpoint {
     pub transports: Vec<String>,
     /// REGION or REGION/ZONE; empty: not told.
     pub locality: String,
+    /// Its labels (`--meta`), by which subsets are chosen. The same `Arc` as before where the endpoint did not change.
+    pub meta: Arc<BTreeMap<String, String>>,
 }

@@ -149,7 +149,7 @@ impl Source<'_> {
                 let body = v1::ServiceBody { protocol, ..v1::ServiceBody::default() };
                 Some(resource(key, self.view.service_revision(name), body.encode_to_vec().into()))
             }
-            ResourceKey::Service(_) | ResourceKey::Endpoint(..) => None,
+            ResourceKey::Service(_) | ResourceKey::Endpoint(..) | ResourceKey::Config(_) | ResourceKey::Jwt(_) => None,
         }
     }
 

@@ -5,20 +5,26 @@ use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
+use crate::yaml::{self, FileKind};
 use crate::{DefaultPolicy, Intention};
 
-mod nearest;
-mod node;
-mod position;
 mod read;
 mod render;
 
+pub use crate::yaml::FileError;
 pub use render::render;
 
 /// Bytes of a file.
 const SIZE_LIMIT: usize = 32 << 20;
-/// Lists and maps inside each other.
-const DEPTH_LIMIT: usize = 64;
+
+/// What messages about an intentions file say.
+pub(crate) const KIND: FileKind = FileKind {
+    name: "an intentions file",
+    depth: 7,
+    empty: "the file is empty: write intentions: with a list, or intentions: [] for none",
+    alias: "a bare * begins a YAML alias: write \"*\" for every service",
+    one_document: "put all intentions into one list",
+};
 
 /// What an intentions file says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,20 +35,6 @@ pub struct IntentionFile {
     pub default: Option<DefaultPolicy>,
     /// Permanent intentions.
     pub intentions: Vec<Intention>,
-}
-
-/// Something wrong in an intentions file, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}:{column}: {message}")]
-pub struct FileError {
-    /// Name of the file, as it was given.
-    pub file: String,
-    /// From 1.
-    pub line: usize,
-    /// In characters, from 1.
-    pub column: usize,
-    /// What is wrong, and what was expected.
-    pub message: String,
 }
 
 /// Highest precedence first, then by source and destination.
@@ -60,8 +52,8 @@ pub fn parse(text: &str, file_name: &str) -> Result<IntentionFile, Vec<FileError
     if text.len() > SIZE_LIMIT {
         return Err(error(1, 1, "the file is larger than 32 MiB: split it, and apply the parts with --merge".to_owned()));
     }
-    let text = node::prepared(text, file_name);
-    let root = node::parse(&text).map_err(|syntax| error(syntax.line, syntax.column, syntax.message))?;
+    let text = yaml::prepared(text, file_name);
+    let root = yaml::parse(&text, &KIND).map_err(|syntax| error(syntax.line, syntax.column, syntax.message))?;
     let (file, problems) = read::read(&root);
-    if problems.is_empty() { Ok(file) } else { Err(position::located(&text, file_name, problems)) }
+    if problems.is_empty() { Ok(file) } else { Err(yaml::located(&text, file_name, problems)) }
 }

@@ -6,12 +6,11 @@ use std::str::FromStr;
 
 use postern_names::PortName;
 
-use super::IntentionFile;
-use super::nearest::nearest;
-use super::node::{EMPTY, Kind, Node, NodeId};
+use super::{IntentionFile, KIND};
 use crate::error::IntentionError;
 use crate::intention::{check_description, check_meta};
 use crate::permission::{check_header_name, check_method, check_provider, check_text};
+use crate::yaml::{Kind, Node, NodeId, Problem, nearest};
 use crate::{
     ClaimCriterion, ClaimMatch, DefaultPolicy, HeaderCriterion, Intention, JwtCriterion, Mode, PairKey, PathCriterion,
     Permission, QueryCriterion, TextMatch, UnknownWord, form,
@@ -25,17 +24,6 @@ const HEADER_KEYS: &[&str] = &["name", "present", "exact", "prefix", "suffix", "
 const QUERY_KEYS: &[&str] = &["name", "present", "exact", "regex"];
 const JWT_KEYS: &[&str] = &["provider", "claims"];
 const CLAIM_KEYS: &[&str] = &["path", "equals", "contains"];
-
-/// Something that is wrong, and the node that it is about.
-pub(super) struct Problem {
-    pub(super) at: NodeId,
-    /// What is wrong.
-    pub(super) what: String,
-    /// The earlier one of two, whose line is named after that.
-    pub(super) first: Option<NodeId>,
-    /// What was expected, where `what` does not say so.
-    pub(super) cure: Option<String>,
-}
 
 /// The intentions in the tree, as far as they are without fault, and everything that is wrong.
 pub(super) fn read(root: &Node) -> (IntentionFile, Vec<Problem>) {
@@ -79,7 +67,7 @@ impl Reader {
 
     fn file(&mut self, root: &Node) -> Noted<IntentionFile> {
         if matches!(root.kind, Kind::Null) {
-            self.note_error(root, EMPTY);
+            self.note_error(root, KIND.empty);
             return None;
         }
         let fields = self.fields(root, "the file", FILE_KEYS)?;
@@ -376,7 +364,7 @@ impl Reader {
     fn text<'n>(&mut self, node: &'n Node, of: &str) -> Noted<&'n str> {
         match &node.kind {
             Kind::Text(text) => Some(text),
-            Kind::Number | Kind::Bool(_) => {
+            Kind::Number(_) | Kind::Bool(_) => {
                 self.wrong_kind(node, of, "a text; put it in quotes");
                 None
             }

@@ -62,6 +62,8 @@ fn snapshot(sequence: u64, trust: Arc<Trust>) -> Arc<Snapshot> {
         trust,
         rules: Arc::new(RuleSet::compile(DefaultPolicy::Deny, [])),
         protocol: Protocol::Tcp,
+        own_settings: Arc::new(postern_traffic::ServiceSettings::of("api".parse().expect("service"))),
+        jwt: Arc::new([]),
         upstreams: HashMap::new(),
     })
 }

@@ -1,5 +1,6 @@
 //! Makes snapshots of what was pushed and publishes them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -52,13 +53,16 @@ impl Publisher {
     /// Publishes the first snapshot, number 1, of what is known: the newest of `resources` and `trust`.
     pub fn new(service: ServiceName, declared: Option<Protocol>, resources: Resources, trust: Trust) -> Self {
         let trust: TrustSource = Arc::new(ArcSwap::from_pointee(resources.trust(&trust)));
+        let own_settings = resources.own_settings(&service, None);
         let snapshot = Arc::new(Snapshot {
             sequence: 1,
             position: resources.positions(),
             trust: trust.load_full(),
             rules: Arc::new(resources.rules()),
-            protocol: resources.protocol_of(&service).or(declared).unwrap_or_default(),
-            upstreams: resources.upstreams(),
+            protocol: own_settings.protocol.or(resources.protocol_of(&service)).or(declared).unwrap_or_default(),
+            own_settings,
+            jwt: resources.jwt(None),
+            upstreams: resources.upstreams(&HashMap::new()),
         });
         let known = watch::channel(Arc::new(known(&resources, snapshot.clone()))).0;
         Self { service, declared, resources, trust, snapshots: watch::channel(snapshot).0, known }
@@ -116,14 +120,18 @@ impl Publisher {
         };
         let upstreams = match changed {
             Lane::Authority => before.upstreams.clone(),
-            Lane::Reachability => self.resources.upstreams(),
+            Lane::Reachability => self.resources.upstreams(&before.upstreams),
         };
+        let own_settings = self.resources.own_settings(&self.service, Some(&before.own_settings));
+        let told = self.resources.protocol_of(&self.service).or(self.declared);
         let snapshot = Arc::new(Snapshot {
             sequence: before.sequence + 1,
             position: self.resources.positions(),
             trust,
             rules,
-            protocol: self.resources.protocol_of(&self.service).or(self.declared).unwrap_or_default(),
+            protocol: own_settings.protocol.or(told).unwrap_or_default(),
+            own_settings,
+            jwt: self.resources.jwt(Some(&before.jwt)),
             upstreams,
         });
         let sequence = snapshot.sequence;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use postern_api::convert::{self, NotUnderstood, decode_exact};
 use postern_api::key::ResourceKey;
+use postern_api::settings::{provider_from_bytes, settings_from_bytes};
 use postern_api::v1;
 use postern_ca::{Serial, Trust, TrustBundle};
 use postern_intentions::{DefaultPolicy, Entry, EntryContent, Intention, PairKey, Protocol, RuleSet};
 use postern_names::{InstanceId, ServiceName};
+use postern_traffic::ServiceSettings;
 
-use crate::snapshot::{Endpoint, PairVerdict, Position, Positions, Upstream};
+use crate::snapshot::{Endpoint, PairVerdict, Position, Positions, ResolvedProvider, Upstream};
 use crate::state::{StoredLane, StoredSnapshot};
 
 /// A message in chunks may not grow past this: more means that the sender is broken.
@@ -99,6 +101,8 @@ enum Meaning {
     Bundle(Arc<TrustBundle>),
     Service(ServiceName, Protocol, PairVerdict),
     Endpoint(ServiceName, Endpoint),
+    Config(Arc<ServiceSettings>),
+    Jwt(Arc<ResolvedProvider>),
     /// Denies the pair, where it has one.
     NotUnderstood(Option<PairKey>, Arc<str>),
 }
@@ -233,24 +237,69 @@ impl Resources {
         Trust { bundle: bundle.clone(), datacenter: trust.datacenter.clone(), revoked }
     }
 
-    /// The upstreams with their endpoints.
-    pub fn upstreams(&self) -> HashMap<ServiceName, Upstream> {
-        let mut upstreams: HashMap<ServiceName, Upstream> = HashMap::new();
-        let unknown = || Upstream { protocol: Protocol::default(), verdict: PairVerdict::unknown(), endpoints: Vec::new() };
+    /// The upstreams with their endpoints and settings. What did not change since `before` is taken from there.
+    pub fn upstreams(&self, before: &HashMap<ServiceName, Upstream>) -> HashMap<ServiceName, Upstream> {
+        let mut endpoints: HashMap<&ServiceName, Vec<Endpoint>> = HashMap::new();
+        let mut told: HashMap<&ServiceName, (Protocol, &PairVerdict)> = HashMap::new();
         for held in self.reachability.held.values() {
             match &held.meaning {
                 Meaning::Service(name, protocol, verdict) => {
-                    let upstream = upstreams.entry(name.clone()).or_insert_with(unknown);
-                    upstream.protocol = *protocol;
-                    upstream.verdict = verdict.clone();
+                    told.insert(name, (*protocol, verdict));
+                    endpoints.entry(name).or_default();
                 }
-                Meaning::Endpoint(service, endpoint) => {
-                    upstreams.entry(service.clone()).or_insert_with(unknown).endpoints.push(endpoint.clone());
-                }
+                Meaning::Endpoint(service, endpoint) => endpoints.entry(service).or_default().push(endpoint.clone()),
                 _ => {}
             }
         }
-        upstreams
+        let upstream = |(name, endpoints): (&ServiceName, Vec<Endpoint>)| {
+            let before = before.get(name);
+            let settings = self.settings_on(&self.reachability, name, before.map(|before| &before.settings));
+            let (protocol, verdict) = told.get(name).map_or_else(
+                || (Protocol::default(), PairVerdict::unknown()),
+                |(protocol, verdict)| (*protocol, (*verdict).clone()),
+            );
+            let endpoints = match before {
+                Some(before) if *before.endpoints == *endpoints => before.endpoints.clone(),
+                _ => endpoints.into(),
+            };
+            let protocol = settings.protocol.unwrap_or(protocol);
+            (name.clone(), Upstream { protocol, verdict, endpoints, settings })
+        };
+        endpoints.into_iter().map(upstream).collect()
+    }
+
+    /// The settings of this sidecar's own service; the defaults where none were given or understood.
+    pub fn own_settings(&self, service: &ServiceName, before: Option<&Arc<ServiceSettings>>) -> Arc<ServiceSettings> {
+        self.settings_on(&self.authority, service, before)
+    }
+
+    fn settings_on(
+        &self,
+        lane: &LaneState,
+        service: &ServiceName,
+        before: Option<&Arc<ServiceSettings>>,
+    ) -> Arc<ServiceSettings> {
+        if let Some(Meaning::Config(settings)) = lane.meaning(&ResourceKey::Config(service.clone())) {
+            return settings.clone();
+        }
+        let defaults = ServiceSettings::of(service.clone());
+        match before {
+            Some(before) if **before == defaults => before.clone(),
+            _ => Arc::new(defaults),
+        }
+    }
+
+    /// The JWT providers with their keys, by name. `before` is given back where nothing changed.
+    pub fn jwt(&self, before: Option<&Arc<[ResolvedProvider]>>) -> Arc<[ResolvedProvider]> {
+        let provider = |held: &Held| match &held.meaning {
+            Meaning::Jwt(provider) => Some(ResolvedProvider::clone(provider)),
+            _ => None,
+        };
+        let providers: Vec<ResolvedProvider> = self.authority.held.values().filter_map(provider).collect();
+        match before {
+            Some(before) if **before == *providers => before.clone(),
+            _ => providers.into(),
+        }
     }
 
     /// The protocol that the mesh knows for a service, where it was told.
@@ -297,21 +346,32 @@ impl LaneState {
 
     fn take_over(&mut self) {
         let Some(gathered) = self.gathered.take() else { return };
-        if gathered.complete {
-            self.held.clear();
-        }
+        let mut before = if gathered.complete { std::mem::take(&mut self.held) } else { BTreeMap::new() };
         for key in gathered.deletes {
             self.held.remove(&key);
         }
         for resource in gathered.upserts {
+            if let Some(held) = before.remove(&resource.key) {
+                self.held.insert(resource.key.clone(), held);
+            }
             self.hold(resource);
         }
         self.position = gathered.to;
     }
 
+    /// What was told again keeps its meaning, and with it what others hold of it.
     fn hold(&mut self, wire: v1::Resource) {
-        let meaning = meaning_of(&wire);
-        self.held.insert(wire.key.clone(), Held { wire, meaning });
+        match self.held.get_mut(&wire.key) {
+            Some(held) if held.wire.body == wire.body => held.wire = wire,
+            _ => {
+                let meaning = meaning_of(&wire);
+                self.held.insert(wire.key.clone(), Held { wire, meaning });
+            }
+        }
+    }
+
+    fn meaning(&self, key: &ResourceKey) -> Option<&Meaning> {
+        self.held.get(&key.to_string()).map(|held| &held.meaning)
     }
 }
 
@@ -352,6 +412,14 @@ fn decode(key: &ResourceKey, body: &[u8]) -> Result<Meaning, NotUnderstood> {
         ResourceKey::Bundle => Ok(Meaning::Bundle(Arc::new(convert::bundle_from_wire(&decode_exact(body)?)?))),
         ResourceKey::Service(name) => service(name, &decode_exact(body)?),
         ResourceKey::Endpoint(service, instance) => endpoint(service, instance, decode_exact(body)?),
+        ResourceKey::Config(service) => match settings_from_bytes(body)? {
+            settings if settings.service == *service => Ok(Meaning::Config(Arc::new(settings))),
+            settings => Err(NotUnderstood(format!("the key is of {service}, the body of {}", settings.service))),
+        },
+        ResourceKey::Jwt(name) => match provider_from_bytes(body)? {
+            (provider, jwks) if provider.name == *name => Ok(Meaning::Jwt(Arc::new(ResolvedProvider { provider, jwks }))),
+            (provider, _) => Err(NotUnderstood(format!("the key is of {name}, the body of {}", provider.name))),
+        },
     }
 }
 
@@ -377,6 +445,7 @@ fn endpoint(service: &ServiceName, instance: &InstanceId, body: v1::EndpointBody
         ports: ports.map_err(|error| NotUnderstood(format!("{error}")))?,
         transports: body.transports,
         locality: body.locality,
+        meta: Arc::new(body.meta.into_iter().map(|label| (label.key, label.value)).collect()),
     };
     Ok(Meaning::Endpoint(service.clone(), endpoint))
 }

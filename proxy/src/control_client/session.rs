@@ -238,7 +238,8 @@ impl ControlClient {
         self.keep(sequence);
         let nacks = self.publisher.resources().not_understood(lane);
         for nack in &nacks {
-            tracing::warn!(key = nack.key, why = nack.why, "not understood: its pair is denied; is the control plane newer?");
+            let then = postern_api::key::when_not_understood(&nack.key);
+            tracing::warn!(key = nack.key, why = nack.why, "not understood: {then}; is the control plane newer?");
         }
         let positions = self.publisher.resources().positions();
         self.metrics.snapshot_revision.set(i64::try_from(positions.newest()).unwrap_or(i64::MAX));

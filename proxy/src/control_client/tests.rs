@@ -1,14 +1,18 @@
 //! Deltas, one at a time, against what is held afterwards.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use postern_api::settings::{provider_to_body, settings_to_body};
 use postern_api::{convert, v1};
 use postern_intentions::{Action, Because, Call, DefaultPolicy, Intention, Mode, Protocol, Rule, decide};
-use postern_names::PortName;
+use postern_names::{PortName, ServiceName};
+use postern_traffic::{JwtProvider, ServiceSettings};
 use prost::Message;
 
 use super::resources::{Applied, DeltaRefused, Lane, Resources};
-use crate::snapshot::Position;
+use crate::snapshot::{Position, Upstream};
 
 fn at(epoch: u64, revision: u64) -> v1::Position {
     v1::Position { epoch, revision }
@@ -38,6 +42,10 @@ fn delta(lane: v1::Lane, to: v1::Position, upserts: Vec<v1::Resource>) -> v1::De
 
 fn authority(to: v1::Position, upserts: Vec<v1::Resource>) -> v1::Delta {
     delta(v1::Lane::Authority, to, upserts)
+}
+
+fn upstreams(resources: &Resources) -> HashMap<ServiceName, Upstream> {
+    resources.upstreams(&HashMap::new())
 }
 
 fn judged(resources: &Resources, source: &str) -> (bool, Because) {
@@ -87,7 +95,7 @@ fn a_complete_delta_forgets_what_was_held_on_its_lane_alone() {
     resources.apply(complete).unwrap();
 
     assert!(!allows(&resources, "web") && allows(&resources, "cron"));
-    assert_eq!(resources.upstreams()["db"].protocol, Protocol::Http);
+    assert_eq!(upstreams(&resources)["db"].protocol, Protocol::Http);
 }
 
 #[test]
@@ -196,5 +204,109 @@ fn what_is_kept_on_disk_reads_back_with_what_was_not_understood() {
     assert_eq!(again.cluster_id(), "c");
     assert!(allows(&again, "cron") && !allows(&again, "web"));
     assert_eq!(again.not_understood(Lane::Authority).len(), 1);
-    assert_eq!(again.upstreams()["db"].endpoints[0].address, "10.0.0.1:21000");
+    assert_eq!(upstreams(&again)["db"].endpoints[0].address, "10.0.0.1:21000");
+}
+
+fn config(service: &str, edit: impl FnOnce(&mut ServiceSettings)) -> v1::Resource {
+    let mut settings = ServiceSettings::of(service.parse().unwrap());
+    edit(&mut settings);
+    let body = settings_to_body(&settings).unwrap().encode_to_vec().into();
+    v1::Resource { key: format!("config/{service}"), revision: 9, body }
+}
+
+fn endpoint(service: &str, instance: &str, version: &str) -> v1::Resource {
+    let body = v1::EndpointBody {
+        address: "10.0.0.1:21000".into(),
+        meta: vec![v1::Label { key: "version".into(), value: version.into() }],
+        ..Default::default()
+    };
+    v1::Resource { key: format!("endpoint/{service}/{instance}"), revision: 3, body: body.encode_to_vec().into() }
+}
+
+fn reachability(to: v1::Position, upserts: Vec<v1::Resource>) -> v1::Delta {
+    delta(v1::Lane::Reachability, to, upserts)
+}
+
+#[test]
+fn an_upstream_has_its_settings_and_the_protocol_that_they_say() {
+    let mut resources = Resources::new("c");
+    let service = v1::ServiceBody { protocol: "http".into(), ..Default::default() };
+    let service = v1::Resource { key: "service/db".into(), revision: 2, body: service.encode_to_vec().into() };
+    let settings = config("db", |settings| {
+        settings.protocol = Some(Protocol::Grpc);
+        settings.retries.attempts = 4;
+    });
+    resources.apply(reachability(at(1, 5), vec![service, settings, endpoint("db", "db-1", "2")])).unwrap();
+
+    let db = upstreams(&resources).remove("db").unwrap();
+
+    assert_eq!((db.protocol, db.settings.retries.attempts), (Protocol::Grpc, 4));
+    assert_eq!(db.endpoints[0].meta.get("version").map(String::as_str), Some("2"));
+}
+
+#[test]
+fn what_did_not_change_keeps_its_place_in_memory() {
+    let mut resources = Resources::new("c");
+    let all = || {
+        vec![config("db", |settings| settings.retries.attempts = 4), endpoint("db", "db-1", "2"), endpoint("log", "log-1", "1")]
+    };
+    resources.apply(reachability(at(1, 5), all())).unwrap();
+    let before = upstreams(&resources);
+
+    let mut again = reachability(at(1, 6), all());
+    again.complete = true;
+    again.upserts.push(endpoint("db", "db-2", "2"));
+    resources.apply(again).unwrap();
+    let after = resources.upstreams(&before);
+
+    assert!(Arc::ptr_eq(&before["db"].settings, &after["db"].settings));
+    assert!(Arc::ptr_eq(&before["log"].settings, &after["log"].settings), "defaults stay, too");
+    assert!(Arc::ptr_eq(&before["log"].endpoints, &after["log"].endpoints));
+    assert!(Arc::ptr_eq(&before["db"].endpoints[0].meta, &after["db"].endpoints[0].meta));
+    assert_eq!(after["db"].endpoints.len(), 2);
+
+    resources.apply(reachability(at(1, 7), vec![config("db", |settings| settings.retries.attempts = 5)])).unwrap();
+    let changed = resources.upstreams(&after);
+    assert!(!Arc::ptr_eq(&after["db"].settings, &changed["db"].settings));
+    assert_eq!(changed["db"].settings.retries.attempts, 5);
+    assert!(Arc::ptr_eq(&after["db"].endpoints, &changed["db"].endpoints));
+}
+
+#[test]
+fn settings_that_are_not_understood_leave_the_defaults_and_deny_nobody() {
+    let mut resources = Resources::new("c");
+    let mut strange = config("db", |settings| settings.retries.attempts = 4);
+    strange.body = v1::ServiceConfigBody { json: r#"{"service":"db","hedging":true}"#.into() }.encode_to_vec().into();
+    resources.apply(reachability(at(1, 5), vec![strange, endpoint("db", "db-1", "2")])).unwrap();
+    let mut own = config("api", |settings| settings.retries.attempts = 4);
+    own.key = "config/other".into();
+    resources.apply(authority(at(1, 5), vec![own, default(DefaultPolicy::Allow)])).unwrap();
+
+    assert_eq!(*upstreams(&resources)["db"].settings, ServiceSettings::of("db".parse().unwrap()));
+    assert_eq!(*resources.own_settings(&"api".parse().unwrap(), None), ServiceSettings::of("api".parse().unwrap()));
+    assert!(allows(&resources, "web"));
+    let nacks = [Lane::Authority, Lane::Reachability].map(|lane| resources.not_understood(lane).remove(0));
+    assert_eq!(nacks.each_ref().map(|nack| nack.key.as_str()), ["config/other", "config/db"]);
+    assert!(nacks[1].why.contains("hedging"), "{}", nacks[1].why);
+}
+
+#[test]
+fn jwt_providers_come_with_their_keys_and_one_that_is_not_understood_is_none() {
+    let provider: JwtProvider =
+        serde_json::from_str(r#"{"name":"corp","issuer":"https://id.example.com","jwks":{"file":"/etc/keys.json"}}"#).unwrap();
+    let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}"#;
+    let resource = |name: &str, jwks: &str| v1::Resource {
+        key: format!("jwt/{name}"),
+        revision: 9,
+        body: provider_to_body(&provider, jwks).unwrap().encode_to_vec().into(),
+    };
+    let mut resources = Resources::new("c");
+    resources.apply(authority(at(1, 5), vec![resource("corp", keys), resource("other", keys)])).unwrap();
+
+    let jwt = resources.jwt(None);
+    assert_eq!(jwt.iter().map(|one| (one.provider.name.as_str(), one.jwks.as_str())).collect::<Vec<_>>(), [("corp", keys)]);
+    assert_eq!(resources.not_understood(Lane::Authority)[0].key, "jwt/other");
+
+    resources.apply(authority(at(1, 6), vec![default(DefaultPolicy::Allow)])).unwrap();
+    assert!(Arc::ptr_eq(&jwt, &resources.jwt(Some(&jwt))));
 }

@@ -199,6 +199,8 @@ impl Mesh {
             trust,
             rules: Arc::new(RuleSet::compile(DefaultPolicy::Deny, entries)),
             protocol: Protocol::Tcp,
+            own_settings: Arc::new(postern_traffic::ServiceSettings::of("api".parse().expect("service"))),
+            jwt: Arc::new([]),
             upstreams,
         })
     }
@@ -417,12 +419,14 @@ fn told_of(service: &str, upstream: &str, endpoints: &[(&str, SocketAddr)], allo
             ports: vec![PortName::main()],
             transports: vec!["direct".to_owned(), "tunnel".to_owned()],
             locality: String::new(),
+            meta: Arc::default(),
         })
         .collect();
     let because = format!("intention {service} -> {upstream} ({})", if allowed { "allow" } else { "deny" });
     let verdict = PairVerdict { allowed, would_deny: false, because, until: None };
-    let told = Upstream { protocol: Protocol::Tcp, verdict, endpoints };
-    HashMap::from([(upstream.parse().expect("upstream"), told)])
+    let name: ServiceName = upstream.parse().expect("upstream");
+    let settings = Arc::new(postern_traffic::ServiceSettings::of(name.clone()));
+    HashMap::from([(name, Upstream { protocol: Protocol::Tcp, verdict, endpoints, settings })])
 }
 
 impl Side {

@@ -50,6 +50,8 @@ impl World {
             trust: trust.clone(),
             rules: Arc::new(RuleSet::compile(DefaultPolicy::Deny, [])),
             protocol: Protocol::Tcp,
+            own_settings: Arc::new(postern_traffic::ServiceSettings::of("api".parse().expect("service"))),
+            jwt: Arc::new([]),
             upstreams: Default::default(),
         };
         let changes = watch::channel(Arc::new(snapshot)).0;

@@ -8,39 +8,62 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::DEPTH_LIMIT;
+use super::{DEPTH_LIMIT, FileKind};
 
 /// What the text may unfold to, in nodes and bytes, however small it is: aliases repeat what they name.
 const UNFOLDED_FLOOR: usize = 1 << 20;
 /// Open brackets before the parser is asked; it takes time with the square of them.
 const BRACKET_LIMIT: usize = 1000;
 
-/// Number of a node.
-pub(super) type NodeId = u32;
+/// Number of a node, in the order of the text.
+pub type NodeId = u32;
 
+/// One value of the text, or a key.
 #[derive(Debug)]
-pub(super) struct Node {
-    pub(super) id: NodeId,
-    pub(super) kind: Kind,
+pub struct Node {
+    /// Its number.
+    pub id: NodeId,
+    /// What it is.
+    pub kind: Kind,
 }
 
+/// What a node is.
 #[derive(Debug)]
-pub(super) enum Kind {
+pub enum Kind {
+    /// Nothing, or `null`.
     Null,
+    /// `true` or `false`.
     Bool(bool),
-    Number,
+    /// A number.
+    Number(Number),
+    /// A text.
     Text(String),
+    /// Values in order.
     List(Vec<Node>),
+    /// Keys and values in order; a key may be there twice.
     Map(Vec<(Node, Node)>),
+}
+
+/// A number as the text has it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Number {
+    /// Below zero.
+    Negative(i64),
+    /// Zero or more.
+    Positive(u64),
+    /// With a fraction or an exponent.
+    Float(f64),
+    /// Larger than 64 bits.
+    Huge,
 }
 
 impl Kind {
     /// What it is called in a message.
-    pub(super) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
             Self::Bool(_) => "true or false",
-            Self::Number => "a number",
+            Self::Number(_) => "a number",
             Self::Text(_) => "a text",
             Self::List(_) => "a list",
             Self::Map(_) => "a map",
@@ -50,14 +73,17 @@ impl Kind {
 
 /// The text is no tree.
 #[derive(Debug)]
-pub(super) struct SyntaxError {
-    pub(super) line: usize,
-    pub(super) column: usize,
-    pub(super) message: String,
+pub struct SyntaxError {
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+    /// What is wrong, and what to do.
+    pub message: String,
 }
 
 /// The text as the parser is given it. JSON writes characters past U+FFFF as two escapes (RFC 8259 §7), YAML as one.
-pub(super) fn prepared<'t>(text: &'t str, file_name: &str) -> Cow<'t, str> {
+pub fn prepared<'t>(text: &'t str, file_name: &str) -> Cow<'t, str> {
     let is_json = file_name.to_ascii_lowercase().ends_with(".json");
     if !is_json || !text.contains("\\ud") && !text.contains("\\uD") {
         return Cow::Borrowed(text);
@@ -91,14 +117,17 @@ fn surrogate_pair(text: &str) -> Option<char> {
     char::decode_utf16([unit(0)?, unit(6)?]).next()?.ok().filter(|c| u32::from(*c) > 0xffff)
 }
 
-/// The tree of the text.
-pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
-    check_brackets(text)?;
-    let mut builder = Builder { next: 0, depth: 0, budget: UNFOLDED_FLOOR.max(text.len().saturating_mul(4)) };
-    NodeSeed(&mut builder).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| syntax_error(text, &error))
+/// The tree of the text. `of` is for messages.
+///
+/// # Errors
+/// The first thing that is no YAML, nested too deep, or unfolds too far.
+pub fn parse(text: &str, of: &FileKind) -> Result<Node, SyntaxError> {
+    check_brackets(text, of)?;
+    let mut builder = Builder { next: 0, depth: 0, budget: UNFOLDED_FLOOR.max(text.len().saturating_mul(4)), of };
+    NodeSeed(&mut builder).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| syntax_error(text, of, &error))
 }
 
-fn check_brackets(text: &str) -> Result<(), SyntaxError> {
+fn check_brackets(text: &str, of: &FileKind) -> Result<(), SyntaxError> {
     let mut open = 0_usize;
     for (index, byte) in text.bytes().enumerate() {
         match byte {
@@ -112,44 +141,37 @@ fn check_brackets(text: &str) -> Result<(), SyntaxError> {
             return Err(SyntaxError {
                 line: before.matches('\n').count() + 1,
                 column: before[line_start..].chars().count(),
-                message: too_deep(),
+                message: too_deep(of),
             });
         }
     }
     Ok(())
 }
 
-fn too_deep() -> String {
-    format!("lists and maps are nested deeper than {DEPTH_LIMIT}: an intentions file needs 7")
+fn too_deep(of: &FileKind) -> String {
+    format!("lists and maps are nested deeper than {DEPTH_LIMIT}: {} needs {}", of.name, of.depth)
 }
 
 /// What the parser says, with the place in front and our advice where a `*` was meant.
-fn syntax_error(text: &str, error: &serde_yaml::Error) -> SyntaxError {
+fn syntax_error(text: &str, of: &FileKind, error: &serde_yaml::Error) -> SyntaxError {
     let (line, column) = error.location().map_or((1, 1), |location| (location.line(), location.column()));
     let said = error.to_string();
     let message = if said.contains("while scanning an alias") || said.contains("unknown anchor") {
         let start = alias_column(text, line, column);
-        return SyntaxError {
-            line,
-            column: start,
-            message: "a bare * begins a YAML alias: write \"*\" for every service".to_owned(),
-        };
+        return SyntaxError { line, column: start, message: of.alias.to_owned() };
     } else if said.starts_with("EOF while parsing") {
-        EMPTY.to_owned()
+        of.empty.to_owned()
     } else if said.starts_with("deserializing from YAML containing more than one document") {
-        "the file has more than one document: leave out the lines ---, and put all intentions into one list".to_owned()
+        format!("the file has more than one document: leave out the lines ---, and {}", of.one_document)
     } else if said.starts_with("repetition limit") {
         unfolds_too_far()
     } else if said.starts_with("recursion limit") {
-        too_deep()
+        too_deep(of)
     } else {
         format!("not valid YAML: {}", without_place(&said))
     };
     SyntaxError { line, column, message }
 }
-
-/// What is said of a file that holds nothing.
-pub(super) const EMPTY: &str = "the file is empty: write intentions: with a list, or intentions: [] for none";
 
 fn unfolds_too_far() -> String {
     "aliases make the file far larger than it is written: write the values out".to_owned()
@@ -173,16 +195,17 @@ fn without_place(said: &str) -> String {
     format!("{}{rest}", &said[..at])
 }
 
-struct Builder {
+struct Builder<'k> {
     next: NodeId,
     depth: usize,
     /// Nodes and bytes that may still come.
     budget: usize,
+    of: &'k FileKind,
 }
 
-struct NodeSeed<'b>(&'b mut Builder);
+struct NodeSeed<'b, 'k>(&'b mut Builder<'k>);
 
-impl NodeSeed<'_> {
+impl NodeSeed<'_, '_> {
     fn spend<E: serde::de::Error>(&mut self, amount: usize) -> Result<(), E> {
         self.0.budget = self.0.budget.checked_sub(amount).ok_or_else(|| E::custom(unfolds_too_far()))?;
         Ok(())
@@ -190,7 +213,7 @@ impl NodeSeed<'_> {
 
     fn enter<E: serde::de::Error>(&mut self) -> Result<(), E> {
         self.0.depth += 1;
-        if self.0.depth > DEPTH_LIMIT { Err(E::custom(too_deep())) } else { Ok(()) }
+        if self.0.depth > DEPTH_LIMIT { Err(E::custom(too_deep(self.0.of))) } else { Ok(()) }
     }
 
     fn text<E: serde::de::Error>(mut self, text: String) -> Result<Kind, E> {
@@ -199,7 +222,7 @@ impl NodeSeed<'_> {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for NodeSeed<'_> {
+impl<'de> DeserializeSeed<'de> for NodeSeed<'_, '_> {
     type Value = Node;
 
     fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<Node, D::Error> {
@@ -210,7 +233,7 @@ impl<'de> DeserializeSeed<'de> for NodeSeed<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for NodeSeed<'_> {
+impl<'de> Visitor<'de> for NodeSeed<'_, '_> {
     type Value = Kind;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -229,24 +252,24 @@ impl<'de> Visitor<'de> for NodeSeed<'_> {
         Ok(Kind::Bool(value))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Kind, E> {
-        Ok(Kind::Number)
+    fn visit_i64<E>(self, value: i64) -> Result<Kind, E> {
+        Ok(Kind::Number(if value < 0 { Number::Negative(value) } else { Number::Positive(value.unsigned_abs()) }))
     }
 
     fn visit_i128<E>(self, _: i128) -> Result<Kind, E> {
-        Ok(Kind::Number)
+        Ok(Kind::Number(Number::Huge))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Kind, E> {
-        Ok(Kind::Number)
+    fn visit_u64<E>(self, value: u64) -> Result<Kind, E> {
+        Ok(Kind::Number(Number::Positive(value)))
     }
 
     fn visit_u128<E>(self, _: u128) -> Result<Kind, E> {
-        Ok(Kind::Number)
+        Ok(Kind::Number(Number::Huge))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Kind, E> {
-        Ok(Kind::Number)
+    fn visit_f64<E>(self, value: f64) -> Result<Kind, E> {
+        Ok(Kind::Number(Number::Float(value)))
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Kind, E> {
@@ -300,6 +323,6 @@ mod tests {
             let repeated = vec![format!("*a{}", level - 1); 10].join(", ");
             text.push_str(&format!("a{level}: &a{level} [{repeated}]\n"));
         }
-        assert!(parse(&text).unwrap_err().message.contains("aliases make the file far larger"));
+        assert!(parse(&text, &crate::file::KIND).unwrap_err().message.contains("aliases make the file far larger"));
     }
 }

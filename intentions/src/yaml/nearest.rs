@@ -1,7 +1,7 @@
 //! The known word that was probably meant.
 
 /// The known word that is closest to the given one, if it is close enough to be a slip.
-pub(super) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     if given.len() > 64 {
         return None;
     }

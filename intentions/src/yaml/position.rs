@@ -8,9 +8,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::FileError;
 use super::node::NodeId;
-use super::read::Problem;
+use super::{FileError, Problem};
 
 /// Empty lists and maps have to be looked for one by one; past so many the place before them must do.
 const SEARCH_LIMIT: usize = 16;
@@ -19,7 +18,7 @@ const SEARCH_LIMIT: usize = 16;
 type Place = (usize, usize);
 
 /// The problems with their places, by line.
-pub(super) fn located(text: &str, file_name: &str, problems: Vec<Problem>) -> Vec<FileError> {
+pub fn located(text: &str, file_name: &str, problems: Vec<Problem>) -> Vec<FileError> {
     let wanted: BTreeSet<NodeId> = problems.iter().flat_map(|problem| [Some(problem.at), problem.first]).flatten().collect();
     let places = places(text, &wanted);
     let place = |id: NodeId| places.range(..=id).next_back().map_or((1, 1), |(_, place)| *place);
