@@ -10,6 +10,9 @@ use postern_names::InstanceId;
 use crate::balance::InstanceStats;
 use crate::settings::{OutlierEjection, Percent};
 
+#[cfg(test)]
+mod tests;
+
 /// Ejects instances of one service. There is one for each service that this sidecar calls, as long as it calls it; the
 /// instances that it watches follow the endpoints.
 ///

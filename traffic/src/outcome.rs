@@ -17,14 +17,11 @@ pub enum Outcome {
     GrpcStatus(u8),
     /// No head of an answer came in time: `timeouts.per_try`, or `timeouts.request` while the try was running.
     PerTryTimeout,
+    /// A connection was made whose requests nobody reads.
+    Connected,
 }
 
 impl Outcome {
-    /// Whether the instance answered.
-    pub fn is_answer(self) -> bool {
-        matches!(self, Self::Status(_) | Self::GrpcStatus(_))
-    }
-
     /// Whether it counts against the instance: 5xx, resets, failed connects and time-outs, and the gRPC status codes that
     /// servers mean as such: UNKNOWN (what an unhandled exception becomes), DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS.
     pub fn is_failure(self) -> bool {
@@ -32,6 +29,22 @@ impl Outcome {
             Self::ConnectFailure | Self::Reset { .. } | Self::PerTryTimeout => true,
             Self::Status(status) => (500..600).contains(&status),
             Self::GrpcStatus(status) => matches!(status, 2 | 4 | 13 | 14 | 15),
+            Self::Connected => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_caller_did_wrong_does_not_count_against_the_instance() {
+        let fine = [200, 301, 400, 403, 404, 429, 499].map(Outcome::Status).into_iter();
+        let fine = fine.chain([0, 1, 3, 5, 7, 8, 12, 16].map(Outcome::GrpcStatus)).chain([Outcome::Connected]);
+        assert_eq!(fine.filter(|outcome| outcome.is_failure()).collect::<Vec<_>>(), []);
+        let bad = [500, 503, 599].map(Outcome::Status).into_iter().chain([2, 4, 13, 14, 15].map(Outcome::GrpcStatus));
+        let bad = bad.chain([Outcome::ConnectFailure, Outcome::Reset { before_answer: false }, Outcome::PerTryTimeout]);
+        assert_eq!(bad.filter(|outcome| !outcome.is_failure()).collect::<Vec<_>>(), []);
     }
 }

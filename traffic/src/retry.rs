@@ -134,7 +134,7 @@ impl RetryPolicy {
             Outcome::GrpcStatus(8) => on(RetryOn::ResourceExhausted),
             Outcome::GrpcStatus(13) => on(RetryOn::Internal),
             Outcome::GrpcStatus(14) => on(RetryOn::Unavailable),
-            Outcome::GrpcStatus(_) => false,
+            Outcome::GrpcStatus(_) | Outcome::Connected => false,
         }
     }
 }
@@ -198,5 +198,153 @@ impl Drop for ActiveRequest {
 impl Drop for RetryPermit {
     fn drop(&mut self) {
         self.budget.retries.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Period;
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    fn policy(yaml: &str) -> RetryPolicy {
+        RetryPolicy::compile(&serde_yaml::from_str(yaml).expect("retries"))
+    }
+
+    fn first_try(method: &str, protocol: CallProtocol) -> Repeatable<'_> {
+        Repeatable { method, protocol, tries: 1 }
+    }
+
+    #[test]
+    fn each_condition_stands_for_what_the_reference_says() {
+        let outcomes = [
+            ("connect", Outcome::ConnectFailure),
+            ("reset", Outcome::Reset { before_answer: true }),
+            ("cut", Outcome::Reset { before_answer: false }),
+            ("late", Outcome::PerTryTimeout),
+            ("connected", Outcome::Connected),
+            ("200", Outcome::Status(200)),
+            ("404", Outcome::Status(404)),
+            ("500", Outcome::Status(500)),
+            ("502", Outcome::Status(502)),
+            ("504", Outcome::Status(504)),
+            ("505", Outcome::Status(505)),
+            ("g1", Outcome::GrpcStatus(1)),
+            ("g4", Outcome::GrpcStatus(4)),
+            ("g8", Outcome::GrpcStatus(8)),
+            ("g13", Outcome::GrpcStatus(13)),
+            ("g14", Outcome::GrpcStatus(14)),
+            ("g2", Outcome::GrpcStatus(2)),
+        ];
+        for (on, expected) in [
+            ("connect-failure", "connect"),
+            ("reset", "reset"),
+            ("gateway-error", "502 504"),
+            ("5xx", "reset 500 502 504 505"),
+            ("per-try-timeout", "late"),
+            ("cancelled", "g1"),
+            ("deadline-exceeded", "g4"),
+            ("resource-exhausted", "g8"),
+            ("internal", "g13"),
+            ("unavailable", "g14"),
+        ] {
+            let policy = policy(&format!("{{on: [{on}]}}"));
+            let request = first_try("GET", CallProtocol::Http);
+            let retried = outcomes.iter().filter(|(_, outcome)| policy.retries(request, *outcome));
+            assert_eq!(retried.map(|(name, _)| *name).collect::<Vec<_>>().join(" "), expected, "{on}");
+        }
+        let by_status = policy("{on: [], statuses: [429, 404]}");
+        assert!(by_status.retries(first_try("GET", CallProtocol::Http), Outcome::Status(404)));
+        assert!(!by_status.retries(first_try("GET", CallProtocol::Http), Outcome::Status(500)));
+    }
+
+    #[test]
+    fn what_may_have_been_done_is_repeated_only_where_that_does_no_harm() {
+        let (reset, connect) = (Outcome::Reset { before_answer: true }, Outcome::ConnectFailure);
+        let all = policy("{on: [connect-failure, reset, unavailable]}");
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
+            assert!(all.retries(first_try(method, CallProtocol::Http), reset), "{method}");
+        }
+        for method in ["POST", "PATCH", "CONNECT", "get", "LOCK"] {
+            assert!(!all.retries(first_try(method, CallProtocol::Http), reset), "{method}");
+            assert!(all.retries(first_try(method, CallProtocol::Http), connect), "{method}");
+        }
+        let call = first_try("POST", CallProtocol::Grpc);
+        assert!(!all.retries(call, Outcome::GrpcStatus(14)));
+        assert!(all.retries(call, connect));
+        let told = policy("{on: [reset, unavailable], methods: [POST]}");
+        assert!(told.retries(call, Outcome::GrpcStatus(14)));
+        assert!(told.retries(first_try("POST", CallProtocol::Http), reset));
+        assert!(!told.retries(first_try("GET", CallProtocol::Http), reset), "what is named takes the place of the idempotent");
+    }
+
+    #[test]
+    fn there_are_as_many_retries_as_attempts() {
+        let policy = policy("{attempts: 2}");
+        let asked = |tries| {
+            let request = Repeatable { method: "GET", protocol: CallProtocol::Http, tries };
+            policy.retries(request, Outcome::ConnectFailure)
+        };
+        assert_eq!([1, 2, 3].map(asked), [true, true, false]);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Request,
+        Retry(usize),
+        EndRequest(usize),
+        EndRetry(usize),
+        Share(u16),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            6 => Just(Step::Request),
+            6 => any::<usize>().prop_map(Step::Retry),
+            2 => any::<usize>().prop_map(Step::EndRequest),
+            3 => any::<usize>().prop_map(Step::EndRetry),
+            1 => (0_u16..=100).prop_map(Step::Share),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn retries_are_never_more_than_the_budget_has(share in 0_u16..=100, steps in prop::collection::vec(step(), 0..200)) {
+            let budget = Arc::new(RetryBudget::new(Percent::of(share)));
+            let (mut share, mut requests, mut retries) = (usize::from(share), Vec::new(), Vec::new());
+            for step in steps {
+                match step {
+                    Step::Request => requests.push(budget.request()),
+                    Step::Retry(of) if !requests.is_empty() => {
+                        let permit = requests[of % requests.len()].retry();
+                        prop_assert_eq!(permit.is_some(), retries.len() < 3.max(requests.len() * share / 100));
+                        retries.extend(permit);
+                    }
+                    Step::EndRequest(at) if !requests.is_empty() => drop(requests.swap_remove(at % requests.len())),
+                    Step::EndRetry(at) if !retries.is_empty() => drop(retries.swap_remove(at % retries.len())),
+                    Step::Share(to) => {
+                        share = usize::from(to);
+                        budget.set_share(Percent::of(to));
+                    }
+                    Step::Retry(_) | Step::EndRequest(_) | Step::EndRetry(_) => {}
+                }
+                prop_assert_eq!(budget.used(), (requests.len() as u32, retries.len() as u32));
+            }
+        }
+
+        #[test]
+        fn a_pause_is_anywhere_below_a_ceiling_that_doubles(base in 0_u64..1_000, max in 0_u64..10_000, retry in 1_u32..80, seed: u64) {
+            let backoff = Backoff { base: Period::millis(base), max: Period::millis(max) };
+            let policy = RetryPolicy::compile(&Retries { backoff, ..Retries::default() });
+            let ceiling = u128::from(base).saturating_mul(1 << (retry - 1).min(64)).min(u128::from(max));
+            let rng = &mut StdRng::seed_from_u64(seed);
+            let pauses: Vec<Duration> = (0..64).map(|_| policy.pause(retry, rng)).collect();
+            prop_assert!(pauses.iter().all(|pause| pause.as_millis() <= ceiling));
+            let (low, high) = (pauses.iter().min(), pauses.iter().max());
+            let spread = high.zip(low).map(|(high, low)| (*high - *low).as_micros());
+            prop_assert!(spread.is_some_and(|spread| spread >= ceiling * 1_000 / 2), "{:?} of {}", spread, ceiling);
+        }
     }
 }

@@ -17,3 +17,8 @@ pub use hash_on::HashKeys;
 pub use open_request::OpenRequest;
 pub(crate) use picker::Picker;
 pub use stats::InstanceStats;
+
+#[cfg(test)]
+pub(crate) fn hash_for_tests(n: u64) -> u64 {
+    hash::again(n, 1)
+}

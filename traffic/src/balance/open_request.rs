@@ -36,15 +36,17 @@ impl OpenRequest {
         }
     }
 
-    /// How the try ended, once: with the head of an answer, for gRPC with its status, or without an answer. The request
-    /// stays open until this is dropped. Returns an ejection that it led to, for the log.
+    /// How the try ended, to be said once: with the head of an answer, for gRPC with its status, or without an answer. The
+    /// request stays open until this is dropped. Returns an ejection that it led to, for the log.
     pub fn ended(&mut self, outcome: Outcome, now: Instant) -> Option<Ejection> {
-        if outcome.is_answer() {
-            self.answered(now);
-        } else if !self.is_answered {
-            self.is_answered = true;
-            self.stats.failed_to_answer(outcome, now.saturating_duration_since(self.began), now);
+        let latency = now.saturating_duration_since(self.began);
+        match outcome {
+            Outcome::Status(_) | Outcome::GrpcStatus(_) => self.answered(now),
+            Outcome::ConnectFailure | Outcome::Reset { .. } if !self.is_answered => self.stats.unreached(latency, now),
+            Outcome::PerTryTimeout if !self.is_answered => self.stats.unanswered(latency, now),
+            Outcome::ConnectFailure | Outcome::Reset { .. } | Outcome::PerTryTimeout | Outcome::Connected => {}
         }
+        self.is_answered = true;
         if outcome.is_failure() {
             let in_a_row = self.stats.failed();
             self.ejector.failed(&self.stats, in_a_row, now)

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use postern_names::InstanceId;
 
 use super::latency::Latency;
-use crate::Outcome;
 use crate::breaker::{Limit, Resource};
 
 /// What an instance costs, in microseconds, of which nothing is known and on which a request is open: more than any that is
@@ -102,12 +101,9 @@ impl InstanceStats {
         self.latency.observe_failure(latency, self.since_epoch(now));
     }
 
-    /// The instance did not answer.
-    pub(crate) fn failed_to_answer(&self, outcome: Outcome, latency: Duration, now: Instant) {
-        match outcome {
-            Outcome::ConnectFailure | Outcome::Reset { .. } => self.unanswered(latency.max(NO_ANSWER), now),
-            Outcome::PerTryTimeout | Outcome::Status(_) | Outcome::GrpcStatus(_) => self.unanswered(latency, now),
-        }
+    /// It could not be reached, or went away: dear for a while, however fast that was.
+    pub(crate) fn unreached(&self, latency: Duration, now: Instant) {
+        self.unanswered(latency.max(NO_ANSWER), now);
     }
 
     pub(crate) fn succeeded(&self) {
@@ -180,7 +176,7 @@ mod tests {
         let now = Instant::now();
         let stats = stats(now);
         stats.answered(Duration::from_millis(1), now);
-        stats.failed_to_answer(Outcome::ConnectFailure, Duration::from_micros(50), now);
+        stats.unreached(Duration::from_micros(50), now);
         assert_eq!(stats.latency(now), Some(NO_ANSWER));
     }
 }

@@ -10,6 +10,8 @@
 
 mod group;
 mod instance;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -15,6 +15,8 @@ mod edits;
 mod hops;
 mod rewrite;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use postern_names::ServiceName;
 use rand::Rng;
