@@ -95,7 +95,7 @@ impl World {
         let one = &mut self.all[at];
         one.seen.push(false);
         one.in_a_row += 1;
-        if limit > 0 && one.in_a_row % limit == 0 { self.eject(at) } else { None }
+        if limit > 0 && one.in_a_row.is_multiple_of(limit) { self.eject(at) } else { None }
     }
 
     fn tick(&mut self) -> Vec<Event> {

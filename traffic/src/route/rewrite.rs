@@ -25,7 +25,7 @@ impl Rewrite {
         let replaced = match matched {
             Some(PathRule::Exact(_)) => Replaced::All,
             Some(PathRule::Prefix(prefix)) => Replaced::Prefix(prefix.clone()),
-            Some(PathRule::Regex(_)) | None => return Err(RoutingError::RewriteOfWhat { rewrite: by.to_owned() }),
+            None => return Err(RoutingError::RewriteOfWhat { rewrite: by.to_owned() }),
         };
         let is_path = by.starts_with('/') && !by.contains("//") && !by.contains(['?', '#', '\\']);
         let is_resolved = !by.split('/').any(|segment| segment == "." || segment == "..");

@@ -193,7 +193,7 @@ fn what_cannot_work_is_refused_when_it_is_compiled() {
     for (yaml, expected) in [
         ("{service: a, routes: [{match: {path_regex: '('}}]}", "regular expression"),
         ("{service: a, routes: [{match: {path_exact: /a, path_prefix: /a}}]}", "more than one"),
-        ("{service: a, routes: [{match: {path_prefix: a}}]}", "does not begin with /"),
+        ("{service: a, routes: [{match: {path_prefix: a}}]}", "no request has the path"),
         ("{service: a, routes: [{match: {path_regex: /a}, to: {rewrite: /b}}]}", "needs path_prefix"),
         ("{service: a, routes: [{to: {rewrite: /b}}]}", "needs path_prefix"),
         ("{service: a, routes: [{match: {path_prefix: /a}, to: {rewrite: b}}]}", "is no path"),

@@ -1,31 +1,10 @@
 //! How single requests are treated: time-outs, retries, and the spelling of paths.
 
+pub use postern_intentions::{DoubleSlash, EncodedSlash};
 use serde::{Deserialize, Serialize};
 
 use super::Percent;
 use crate::Period;
-
-/// What happens to a path with `%2F` or `%5C` where permissions judge it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EncodedSlash {
-    /// It is refused with 400.
-    #[default]
-    Refuse,
-    /// It is forwarded as sent, and judged both as it is and decoded.
-    Keep,
-}
-
-/// What happens to `//` in a path where permissions judge it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DoubleSlash {
-    /// It becomes `/`.
-    #[default]
-    Collapse,
-    /// It is forwarded as sent, and judged both as it is and collapsed.
-    Keep,
-}
 
 /// How long anything may take. `0s` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
