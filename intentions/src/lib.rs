@@ -26,8 +26,8 @@ pub use decision::{Because, Call, Decision, Verdict, decide, has_permissions, ju
 pub use error::IntentionError;
 pub use explanation::{Candidate, Explanation, explain};
 pub use http::{
-    Forward, JudgedPath, PathRefused, PathSettings, PermissionExplanation, ReadingExplanation, Request, RequestDecision,
-    RequestTarget, VerifiedTokens,
+    Forward, JudgedPath, PathRefused, PathSettings, PermissionExplanation, ReadingExplanation, Request, RequestCriteria,
+    RequestDecision, RequestTarget, VerifiedTokens,
 };
 pub use intention::{Intention, Rule};
 pub use party::{PairKey, Party, PartyError, Precedence};

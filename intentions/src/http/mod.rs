@@ -5,6 +5,7 @@
 //! compiled permissions of the governing intention about each.
 
 mod claims;
+mod criteria;
 mod describe;
 mod judgement;
 mod path;
@@ -19,6 +20,7 @@ mod target;
 mod text_rule;
 mod tokens;
 
+pub use criteria::RequestCriteria;
 pub(crate) use judgement::{Decided, by_permissions, reading_explanations};
 pub use judgement::{Forward, PermissionExplanation, ReadingExplanation, RequestDecision};
 pub use path::JudgedPath;

@@ -66,7 +66,7 @@ impl Permissions {
 }
 
 impl CompiledPermission {
-    fn compile(permission: &Permission) -> Result<Self, IntentionError> {
+    pub(super) fn compile(permission: &Permission) -> Result<Self, IntentionError> {
         let header = |criterion: &crate::HeaderCriterion| {
             let name = HeaderName::from_bytes(criterion.name.as_bytes())
                 .map_err(|_| IntentionError::HeaderName { given: shown(&criterion.name) })?;
