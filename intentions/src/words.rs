@@ -123,3 +123,10 @@ words!(
         Keep = "keep"
     }
 );
+
+impl Protocol {
+    /// Whether it is carried request by request.
+    pub fn is_http(self) -> bool {
+        self != Self::Tcp
+    }
+}

@@ -1,4 +1,4 @@
-//! One line for each connection, through the tracing target `access`.
+//! One line for each connection, or for each request on it, through the tracing target `access`.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::http::exchange::Decider;
 use crate::metrics::{Direction, Judged};
 
 /// Denied lines of one peer and reason that are written in a second; the rest is counted.
@@ -150,6 +151,72 @@ impl Record<'_> {
     }
 }
 
+/// What is told of one HTTP request when it has ended.
+pub(crate) struct RequestRecord<'a> {
+    /// Who sent it.
+    pub(crate) direction: Direction,
+    /// The calling service.
+    pub(crate) source: &'a str,
+    /// The called service.
+    pub(crate) destination: &'a str,
+    /// The called instance; empty when none was reached.
+    pub(crate) instance: &'a str,
+    /// The called port.
+    pub(crate) port: &'a str,
+    /// The address of the other end, where it has one.
+    pub(crate) address: Option<SocketAddr>,
+    /// How it was judged; `None` when it failed before.
+    pub(crate) judged: Option<Judged>,
+    /// What decided.
+    pub(crate) because: &'a Decider,
+    /// As received.
+    pub(crate) method: &'a str,
+    /// As received, without the query, which may hold secrets.
+    pub(crate) path: &'a str,
+    /// Of the answer; `None` when there was none.
+    pub(crate) status: Option<u16>,
+    /// Of a gRPC call.
+    pub(crate) grpc_status: Option<u8>,
+    /// Bytes of bodies from the peer.
+    pub(crate) bytes_in: u64,
+    /// Bytes of bodies to the peer.
+    pub(crate) bytes_out: u64,
+    /// From the head to the last byte of the answer.
+    pub(crate) duration: Duration,
+    /// Why it ended, in one word.
+    pub(crate) reason: &'a str,
+}
+
+impl RequestRecord<'_> {
+    fn is_denial(&self) -> bool {
+        !matches!(self.judged, Some(Judged::Allow | Judged::Audit))
+    }
+
+    fn emit(&self) {
+        let address = self.address.map(|address| address.to_string()).unwrap_or_default();
+        tracing::info!(
+            target: "access",
+            direction = self.direction.as_str(),
+            source = self.source,
+            destination = self.destination,
+            instance = self.instance,
+            port = self.port,
+            address,
+            verdict = self.judged.map_or("failed", Judged::as_str),
+            because = self.because.text(),
+            method = self.method,
+            path = self.path,
+            status = self.status,
+            grpc_status = self.grpc_status,
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
+            duration_ms = self.duration.as_micros() as f64 / 1e3,
+            reason = self.reason,
+            "request"
+        );
+    }
+}
+
 impl AccessLog {
     /// A log that writes what `mode` says.
     pub fn new(mode: LogMode) -> Self {
@@ -163,7 +230,22 @@ impl AccessLog {
             LogMode::Denied => record.is_denial(),
             LogMode::All => true,
         };
-        if wanted && (!record.is_denial() || self.denied.lets(record)) {
+        let of_denied = || (record.direction, record.peer(), format!("{}: {}", record.reason, record.because), record.reason);
+        if wanted && (!record.is_denial() || self.denied.lets(of_denied())) {
+            record.emit();
+        }
+    }
+
+    /// Writes the line of one request, by the same rules.
+    pub(crate) fn write_request(&self, record: &RequestRecord<'_>) {
+        let wanted = match self.mode {
+            LogMode::Off => false,
+            LogMode::Denied => record.is_denial(),
+            LogMode::All => true,
+        };
+        let peer = if record.direction == Direction::Inbound { record.source } else { record.destination };
+        let of_denied = || (record.direction, peer, format!("{}: {}", record.reason, record.because.text()), record.reason);
+        if wanted && (!record.is_denial() || self.denied.lets(of_denied())) {
             record.emit();
         }
     }
@@ -190,16 +272,12 @@ impl AccessLog {
 }
 
 impl Denied {
-    fn lets(&self, record: &Record<'_>) -> bool {
+    fn lets(&self, (direction, peer, reason, word): (Direction, &str, String, &str)) -> bool {
         let now = Instant::now();
         let mut windows = self.windows.lock();
-        let mut key = Key {
-            direction: record.direction.as_str(),
-            peer: record.peer().to_owned(),
-            reason: format!("{}: {}", record.reason, record.because),
-        };
+        let mut key = Key { direction: direction.as_str(), peer: peer.to_owned(), reason };
         if windows.len() >= MOST_WINDOWS && !windows.contains_key(&key) {
-            key = Key { peer: "others".to_owned(), reason: record.reason.to_owned(), ..key };
+            key = Key { peer: "others".to_owned(), reason: word.to_owned(), ..key };
         }
         let window = windows.entry(key).or_insert_with(|| {
             self.opened.notify_one();
@@ -226,40 +304,27 @@ impl Denied {
 mod tests {
     use super::*;
 
-    fn denied(source: &str) -> Record<'_> {
-        Record {
-            direction: Direction::Inbound,
-            source,
-            destination: "api",
-            instance: "api-1",
-            port: "main",
-            address: None,
-            judged: Some(Judged::Deny),
-            because: "default (deny)".into(),
-            bytes_in: 0,
-            bytes_out: 0,
-            duration: Duration::ZERO,
-            reason: "denied",
-        }
+    fn denied(source: &str) -> (Direction, &str, String, &str) {
+        (Direction::Inbound, source, "denied: default (deny)".to_owned(), "denied")
     }
 
     #[tokio::test(start_paused = true)]
     async fn ten_denied_lines_a_second_are_written_and_the_rest_is_counted() {
         let log = AccessLog::new(LogMode::All);
-        assert_eq!((0..25).filter(|_| log.denied.lets(&denied("web"))).count(), 10);
-        assert!(log.denied.lets(&denied("shop")), "another peer has its own ten");
+        assert_eq!((0..25).filter(|_| log.denied.lets(denied("web"))).count(), 10);
+        assert!(log.denied.lets(denied("shop")), "another peer has its own ten");
 
         tokio::time::advance(WINDOW).await;
         let left_out = log.denied.close_windows();
         assert_eq!(left_out.iter().map(|(key, count)| (key.peer.as_str(), *count)).collect::<Vec<_>>(), [("web", 15)]);
-        assert!(log.denied.lets(&denied("web")), "the next second has its own ten");
+        assert!(log.denied.lets(denied("web")), "the next second has its own ten");
     }
 
     #[tokio::test(start_paused = true)]
     async fn many_peers_do_not_grow_the_memory_without_end() {
         let log = AccessLog::new(LogMode::All);
         for n in 0..MOST_WINDOWS + 500 {
-            log.denied.lets(&denied(&format!("s{n}")));
+            log.denied.lets(denied(&format!("s{n}")));
         }
         assert!(log.denied.windows.lock().len() <= MOST_WINDOWS + 1);
     }

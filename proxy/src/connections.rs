@@ -1,12 +1,14 @@
-//! Every open connection, so that each can be judged again and closed.
+//! Every open connection and every HTTP request under way, so that each can be judged again and closed.
 //!
-//! A connection is registered first and decided on afterwards: a snapshot that comes in between finds it here, and one
-//! that came before is the one that the decision reads.
+//! Both are registered first and decided on afterwards: a snapshot that comes in between finds them here, and one that
+//! came before is the one that the decision reads.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -16,6 +18,7 @@ use postern_names::{PortName, ServiceName};
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::http::judge::JudgedRequest;
 use crate::metrics::Direction;
 use crate::snapshot::{Snapshot, SnapshotSource};
 use crate::transport::PeerIdentity;
@@ -51,10 +54,24 @@ impl Closed {
     }
 }
 
-/// What must be known of a connection to judge it again.
+/// What is judged.
+#[derive(Debug, Clone, Default)]
+pub enum What {
+    /// A connection whose bytes mean nothing to the sidecar: intentions judge it as a whole.
+    #[default]
+    Connection,
+    /// A connection that carries HTTP requests. Each of them is judged by itself; the connection only has to be trusted.
+    HttpConnection,
+    /// One of those requests, from its head to the last byte of its answer.
+    Request(Arc<JudgedRequest>),
+}
+
+/// What must be known of a connection, or of a request, to judge it again.
 #[derive(Debug, Clone)]
 pub struct Judgeable {
-    /// Who dialled. Only inbound connections are judged by intentions: the destination alone enforces.
+    /// What it is.
+    pub what: What,
+    /// Who dialled. Only what is inbound is judged by intentions: the destination alone enforces.
     pub direction: Direction,
     /// The verified peer.
     pub peer: PeerIdentity,
@@ -89,8 +106,21 @@ impl Judgeable {
         if self.direction == Direction::Outbound {
             return None;
         }
-        let decision = self.decide(own, snapshot, now);
+        let decision = match &self.what {
+            What::Connection => self.decide(own, snapshot, now),
+            What::HttpConnection => return None,
+            What::Request(request) => request.decide(self, own, snapshot, now),
+        };
         (!decision.allowed()).then(|| Closed::Denied(decision.because.to_string()))
+    }
+
+    /// Whether it takes one of the places for connections.
+    fn is_connection(&self) -> bool {
+        !matches!(self.what, What::Request(_))
+    }
+
+    fn takes_a_place(&self) -> bool {
+        self.direction == Direction::Inbound && self.is_connection()
     }
 }
 
@@ -141,6 +171,8 @@ struct Entry {
     judgeable: Judgeable,
     /// Gone once it was told to close.
     closer: Option<oneshot::Sender<Closed>>,
+    /// Woken besides when it is told to close.
+    kill: Option<Arc<Notify>>,
 }
 
 impl Connections {
@@ -177,10 +209,8 @@ impl Connections {
     /// # Errors
     /// [`Full`], for inbound connections: those that the own service opens are its own affair.
     pub fn register(self: &Arc<Self>, judgeable: Judgeable) -> Result<Registered, Full> {
-        let (closer, closed) = oneshot::channel();
-        let ends = judgeable.peer.not_after();
         let mut inner = self.inner.lock();
-        if judgeable.direction == Direction::Inbound {
+        if judgeable.takes_a_place() {
             if inner.inbound >= self.most {
                 return Err(Full::Sidecar);
             }
@@ -190,16 +220,28 @@ impl Connections {
             inner.inbound += 1;
             *inner.inbound_of.entry(judgeable.service.clone()).or_default() += 1;
         }
+        if judgeable.is_connection() {
+            self.open.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(self.enter(&mut inner, judgeable, None))
+    }
+
+    /// Enters a request, which takes no place of its own. `kill` is woken too when it has to end.
+    pub fn register_request(self: &Arc<Self>, request: Judgeable, kill: Option<Arc<Notify>>) -> Registered {
+        self.enter(&mut self.inner.lock(), request, kill)
+    }
+
+    fn enter(self: &Arc<Self>, inner: &mut Inner, judgeable: Judgeable, kill: Option<Arc<Notify>>) -> Registered {
+        let (closer, closed) = oneshot::channel();
+        let ends = judgeable.peer.not_after();
         let id = inner.next;
         inner.next += 1;
-        self.open.fetch_add(1, Ordering::Relaxed);
-        inner.entries.insert(id, Entry { judgeable: judgeable.clone(), closer: Some(closer) });
+        inner.entries.insert(id, Entry { judgeable: judgeable.clone(), closer: Some(closer), kill });
         if inner.earliest_end.is_none_or(|earliest| ends < earliest) {
             inner.earliest_end = Some(ends);
             self.ends_sooner.notify_one();
         }
-        drop(inner);
-        Ok(Registered { connections: self.clone(), id, judgeable, closed })
+        Registered { connections: self.clone(), id, judgeable, closed }
     }
 
     /// Judges every connection by `snapshot` and tells those to close that may go on no more.
@@ -228,6 +270,9 @@ impl Connections {
                 self.closing.send_modify(|closing| *closing += 1);
                 // The receiver lives as long as the entry; if it is just going, so is the connection.
                 let _ = closer.send(closed);
+                if let Some(kill) = &entry.kill {
+                    kill.notify_one();
+                }
             }
         }
         inner.earliest_end = earliest_end;
@@ -246,8 +291,10 @@ impl Connections {
     fn leave(&self, id: u64) {
         let mut inner = self.inner.lock();
         let Some(entry) = inner.entries.remove(&id) else { return };
-        self.open.fetch_sub(1, Ordering::Relaxed);
-        if entry.judgeable.direction == Direction::Inbound {
+        if entry.judgeable.is_connection() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+        if entry.judgeable.takes_a_place() {
             inner.inbound -= 1;
             if let Some(open) = inner.inbound_of.get_mut(&entry.judgeable.service) {
                 *open -= 1;
@@ -277,12 +324,20 @@ impl Registered {
         &self.judgeable
     }
 
-    /// Waits until the connection has to close.
+    /// Waits until it has to close.
     pub async fn closed(&mut self) -> Closed {
-        match (&mut self.closed).await {
-            Ok(closed) => closed,
+        std::future::poll_fn(|cx| self.poll_closed(cx)).await
+    }
+
+    /// Whether it has to close now. Ready at most once.
+    pub fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Closed> {
+        if self.closed.is_terminated() {
+            return Poll::Pending;
+        }
+        match Pin::new(&mut self.closed).poll(cx) {
+            Poll::Ready(Ok(closed)) => Poll::Ready(closed),
             // The sender is used up only by sending, so this was answered before; there is nothing more to wait for.
-            Err(_) => std::future::pending().await,
+            Poll::Ready(Err(_)) | Poll::Pending => Poll::Pending,
         }
     }
 }

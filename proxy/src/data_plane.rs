@@ -6,17 +6,23 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use postern_ca::{SvidSource, TrustSource};
+use postern_ca::{SpiffeId, SvidSource, TrustSource};
 use postern_names::{InstanceId, PortName, ServiceName, TrustDomain};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use crate::balance::Loads;
 use crate::clock::Clock;
 use crate::connections::{Connections, keep_judging};
+use crate::http::inbound::{HttpInbound, Locals};
+use crate::http::instances::Instances;
+use crate::http::outbound::HttpOutbound;
+use crate::http::pool::PoolContext;
+use crate::http::serve::Server;
 use crate::inbound::Inbound;
 use crate::limits::Admission;
 use crate::outbound::Outbound;
@@ -162,6 +168,8 @@ pub struct DataPlane {
     shared: Shared,
     listeners: JoinSet<()>,
     tunnels: Arc<Tunnels>,
+    /// Ends the pooled connections when the data plane goes.
+    _pools: DropGuard,
     // Dropped with the data plane, which ends its tasks.
     _upkeep: JoinSet<()>,
 }
@@ -176,6 +184,10 @@ impl DataPlane {
         let stopping = CancellationToken::new();
         let mut upkeep = JoinSet::new();
         upkeep.spawn(trim_buffers());
+        let http_limits = Arc::new(config.limits.http.clone());
+        let ended = CancellationToken::new();
+        let pools = PoolContext { limits: http_limits.clone(), tasks: TaskTracker::new(), ended: ended.clone() };
+        let server = Server { limits: http_limits, stopping: stopping.clone(), tasks: pools.tasks.clone() };
         let tunnels = Tunnels::new(
             config.limits.tunnels_per_instance,
             config.limits.tunnel_idle,
@@ -184,8 +196,9 @@ impl DataPlane {
             config.metrics.clone(),
         );
         let mut listeners = JoinSet::new();
-        spawn_listeners(config, &shared, &tunnels, &stopping, &mut listeners)?;
-        Ok(Self { stopping, shared, listeners, tunnels, _upkeep: upkeep })
+        let parts = Parts { shared: &shared, tunnels: &tunnels, stopping: &stopping, server, pools };
+        spawn_listeners(config, &parts, &mut listeners, &mut upkeep)?;
+        Ok(Self { stopping, shared, listeners, tunnels, _pools: ended.drop_guard(), _upkeep: upkeep })
     }
 
     /// Accepts no more, lets open connections end by themselves for `deadline`, and then closes what is left.
@@ -217,13 +230,22 @@ async fn all_ended(tasks: &mut JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
 }
 
+/// What the listeners of one worker have in common.
+struct Parts<'a> {
+    shared: &'a Shared,
+    tunnels: &'a Arc<Tunnels>,
+    stopping: &'a CancellationToken,
+    server: Server,
+    pools: PoolContext,
+}
+
 fn spawn_listeners(
     config: DataPlaneConfig,
-    shared: &Shared,
-    tunnels: &Arc<Tunnels>,
-    stopping: &CancellationToken,
+    parts: &Parts<'_>,
     listeners: &mut JoinSet<()>,
+    upkeep: &mut JoinSet<()>,
 ) -> Result<(), DataPlaneError> {
+    let Parts { shared, tunnels, stopping, server, pools } = parts;
     let tunnel_limits = TunnelLimits::default();
     let dialling = Arc::new(DiallerContext {
         trust_domain: config.trust_domain.clone(),
@@ -235,9 +257,19 @@ fn spawn_listeners(
         mode: config.transport,
         record_layer: config.record_layer,
         metrics: config.metrics.clone(),
-        tunnels: tunnels.clone(),
+        tunnels: (*tunnels).clone(),
         budgets: shared.budgets.clone(),
     });
+    let instances = Instances::new(
+        dialling.clone(),
+        shared.connections.clone(),
+        config.snapshots.clone(),
+        config.clock.clone(),
+        config.metrics.clone(),
+        pools.clone(),
+    );
+    let trimmed = instances.clone();
+    upkeep.spawn(trim(move || trimmed.trim()));
     for (upstream, listener) in config.upstreams {
         let dialler = Dialler::new(dialling.clone(), &upstream.service, &upstream.port)
             .map_err(|_| DataPlaneError::ServerName(upstream.clone()))?;
@@ -254,7 +286,8 @@ fn spawn_listeners(
             limits: config.limits.clone(),
             log: config.access_log.clone(),
             metrics: config.metrics.clone(),
-            stopping: stopping.clone(),
+            stopping: (*stopping).clone(),
+            http: HttpOutbound { server: server.clone(), instances: instances.clone() },
         });
         match listener {
             UpstreamListener::Tcp(listener) => listeners.spawn(outbound.serve_tcp(tcp(listener).map_err(unusable)?)),
@@ -266,7 +299,22 @@ fn spawn_listeners(
     }
     if let Some(listener) = config.inbound {
         let listener = tcp(listener).map_err(|error| DataPlaneError::Listener { what: "other services".to_owned(), error })?;
+        let http = Arc::new(HttpInbound {
+            service: config.service.clone(),
+            instance: config.instance.clone(),
+            id: SpiffeId::service(&config.trust_domain, &config.trust.load().datacenter, &config.service),
+            connections: shared.connections.clone(),
+            snapshots: config.snapshots.clone(),
+            clock: config.clock.clone(),
+            log: config.access_log.clone(),
+            metrics: config.metrics.clone(),
+            server: server.clone(),
+            locals: Locals::new(config.locals.clone(), config.limits.local_dial, pools.clone()),
+        });
+        let trimmed = http.clone();
+        upkeep.spawn(trim(move || trimmed.locals.trim()));
         let inbound = Arc::new(Inbound {
+            http,
             acceptor: Acceptor::new(config.service.clone(), &dialling),
             tunnels: shared.peer_tunnels.clone(),
             service: config.service,
@@ -279,7 +327,7 @@ fn spawn_listeners(
             limits: config.limits,
             log: config.access_log,
             metrics: config.metrics,
-            stopping: stopping.clone(),
+            stopping: (*stopping).clone(),
         });
         listeners.spawn(inbound.serve(listener));
     }
@@ -294,10 +342,14 @@ fn tcp(listener: std::net::TcpListener) -> io::Result<TcpListener> {
 /// Gives buffers that a burst has left back to the system. Asleep while there are none would be cheaper only on paper: it
 /// is one wake-up in ten seconds.
 async fn trim_buffers() {
+    trim(crate::transport::buffers::trim).await;
+}
+
+async fn trim(mut trim: impl FnMut() + Send) {
     let mut ticks = tokio::time::interval(TRIMMING);
     loop {
         ticks.tick().await;
-        crate::transport::buffers::trim();
+        trim();
     }
 }
 

@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, Record};
 use crate::clock::Clock;
-use crate::connections::{Closed, Connections, Judgeable, Registered};
+use crate::connections::{Closed, Connections, Judgeable, Registered, What};
 use crate::copy::{End, Pump, PumpError};
+use crate::http::inbound::{HttpEnd, HttpInbound};
 use crate::limits::{Admission, Limits};
 use crate::local::{LocalStream, LocalTarget};
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
@@ -39,6 +40,7 @@ pub(crate) struct Inbound {
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: CancellationToken,
+    pub(crate) http: Arc<HttpInbound>,
 }
 
 /// What is told of a connection at its end: how it was judged, and why it ended.
@@ -99,7 +101,12 @@ impl Inbound {
 
     async fn stream(self: Arc<Self>, stream: Stream, address: SocketAddr, accepted: Instant) {
         let mut metrics = self.metrics.connection(Direction::Inbound, stream.peer_service());
-        let Some(mut registered) = self.register(&stream) else { return stream.reset(Reason::Limit) };
+        let is_http = self.snapshots.borrow().protocol.is_http();
+        let what = if is_http { What::HttpConnection } else { What::Connection };
+        let Some(mut registered) = self.register(&stream, what) else { return stream.reset(Reason::Limit) };
+        if is_http {
+            return Box::pin(self.requests(stream, &mut registered, &mut metrics, address, accepted)).await;
+        }
         let judgeable = registered.judgeable().clone();
         let ending = match self.may_it(&judgeable, &metrics) {
             Ok(allowed) => self.carry(stream, &mut registered, &mut metrics, allowed).await,
@@ -110,6 +117,42 @@ impl Inbound {
         };
         drop(registered);
         self.account(&judgeable, address, accepted, &ending);
+    }
+
+    /// Serves the requests of one connection, each judged by itself.
+    async fn requests(
+        &self,
+        stream: Stream,
+        registered: &mut Registered,
+        metrics: &mut ConnectionMetrics,
+        address: SocketAddr,
+        accepted: Instant,
+    ) {
+        let judgeable = registered.judgeable().clone();
+        if let Err(untrusted) = self.is_trusted(&judgeable) {
+            stream.reset(Reason::Untrusted);
+            return self.account(&judgeable, address, accepted, &untrusted);
+        }
+        match self.http.serve(stream, registered, metrics, address).await {
+            HttpEnd::Ended(ended) => {
+                tracing::debug!(peer = %judgeable.service, reason = ended.word(), "an HTTP connection ended")
+            }
+            HttpEnd::Closed(closed) => {
+                metrics_of_closing(metrics, &closed);
+                let because = closed.because().unwrap_or_default().into_owned();
+                let ending = Ending::before_copying(Judged::Allow, because, closed.word());
+                self.account(&judgeable, address, accepted, &ending);
+            }
+            HttpEnd::UnknownPort => {
+                self.metrics.refused(Direction::Inbound, "unknown_port");
+                self.account(
+                    &judgeable,
+                    address,
+                    accepted,
+                    &Ending::before_copying(Judged::Allow, String::new(), "unknown_port"),
+                );
+            }
+        }
     }
 
     /// Accept and handshake: a verified stream or tunnel, or nothing and a counted reason.
@@ -146,8 +189,9 @@ impl Inbound {
     }
 
     /// Enters the connection into the table, if there is room; from here on a snapshot can close it.
-    fn register(&self, stream: &Stream) -> Option<Registered> {
+    fn register(&self, stream: &Stream, what: What) -> Option<Registered> {
         let judgeable = Judgeable {
+            what,
             direction: Direction::Inbound,
             peer: stream.peer().clone(),
             service: stream.peer_service().clone(),
@@ -164,17 +208,21 @@ impl Inbound {
 
     /// Decides by the newest snapshot, and counts the verdict.
     fn may_it(&self, judgeable: &Judgeable, metrics: &ConnectionMetrics) -> Result<Ending<'static>, Ending<'static>> {
+        self.is_trusted(judgeable)?;
         let snapshot = self.snapshots.borrow().clone();
-        let now = self.clock.now();
-        if let Err(refusal) = judgeable.still_trusted(&snapshot, now) {
-            self.metrics.handshake_failed(Direction::Inbound, refusal.word());
-            return Err(Ending::before_copying(Judged::Deny, refusal.to_string(), refusal.word()));
-        }
-        let decision = judgeable.decide(&self.service, &snapshot, now);
+        let decision = judgeable.decide(&self.service, &snapshot, self.clock.now());
         let judged = Judged::new(decision.allowed(), decision.would_deny);
         metrics.judged(judged, &decision.because.label());
         let ending = Ending::before_copying(judged, decision.because.to_string(), "denied");
         if judged == Judged::Deny { Err(ending) } else { Ok(ending) }
+    }
+
+    /// Whether the peer is still who it was when it shook hands.
+    fn is_trusted(&self, judgeable: &Judgeable) -> Result<(), Ending<'static>> {
+        judgeable.still_trusted(&self.snapshots.borrow(), self.clock.now()).map_err(|refusal| {
+            self.metrics.handshake_failed(Direction::Inbound, refusal.word());
+            Ending::before_copying(Judged::Deny, refusal.to_string(), refusal.word())
+        })
     }
 
     /// Dials the service and copies until either side, or a snapshot, ends it. The sockets are closed when it returns.

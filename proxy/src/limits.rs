@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::http::limits::HttpLimits;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -42,6 +43,8 @@ pub struct Limits {
     pub unread_per_peer: usize,
     /// A tunnel that had no stream for so long is closed by the end that dialled it.
     pub tunnel_idle: Duration,
+    /// Of HTTP connections and requests.
+    pub http: HttpLimits,
 }
 
 impl Limits {
@@ -63,6 +66,7 @@ impl Limits {
             unread: 64 * 1024 * 1024,
             unread_per_peer: 16 * 1024 * 1024,
             tunnel_idle: Duration::from_secs(60),
+            http: HttpLimits::default(),
         }
     }
 }

@@ -4,8 +4,9 @@
 //! them, and reasons come from fixed lists. A connection looks its counters up once.
 
 mod process;
+mod requests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use prometheus::{
 use tokio::time::Instant;
 
 use process::ProcessMetrics;
+pub use requests::RequestMetrics;
 
 /// The most peers that have series of their own.
 const MOST_PEERS: usize = 1_000;
@@ -26,6 +28,8 @@ const OTHER: &str = "other";
 /// How long a peer without connections keeps its series.
 const KEPT: Duration = Duration::from_secs(3_600);
 const HANDSHAKE_BUCKETS: [f64; 12] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+
+const REQUEST_BUCKETS: [f64; 14] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,6 +95,8 @@ pub struct Metrics {
     snapshots_refused: IntCounterVec,
     tunnels: IntGaugeVec,
     proofs_refused: IntCounterVec,
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
     process: ProcessMetrics,
     peers: Mutex<HashMap<ServiceName, Arc<PeerSeries>>>,
     other: Arc<PeerSeries>,
@@ -138,6 +144,12 @@ impl Metrics {
             &["direction"],
         )?;
         registry.register(Box::new(handshake_seconds.clone()))?;
+        let request_seconds = HistogramVec::new(
+            HistogramOpts::new("postern_http_request_seconds", "Time from a request head to the last byte of the answer.")
+                .buckets(REQUEST_BUCKETS.to_vec()),
+            &["direction", "peer"],
+        )?;
+        registry.register(Box::new(request_seconds.clone()))?;
         let build = IntGaugeVec::new(Opts::new("postern_build_info", "The version that runs; always 1."), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(build))?;
@@ -185,6 +197,12 @@ impl Metrics {
                 "Tunnels ended because the peer did not prove its renewed identity as it should.",
                 &["reason"],
             )?,
+            requests: counter(
+                "postern_http_requests_total",
+                "HTTP requests that have ended, by method, status and verdict.",
+                &["direction", "peer", "method", "code", "verdict"],
+            )?,
+            request_seconds,
             active,
             tunnels,
             handshake_seconds,
@@ -216,6 +234,11 @@ impl Metrics {
         let series = self.series(peer);
         series.last_seen.store(self.started.elapsed().as_secs(), Ordering::Relaxed);
         ConnectionMetrics { metrics: self.clone(), direction, series, active: None }
+    }
+
+    /// The series of HTTP requests to or from `peer`; looked up once a connection.
+    pub fn requests(self: &Arc<Self>, direction: Direction, peer: &ServiceName) -> RequestMetrics {
+        RequestMetrics::new(self.clone(), direction, self.series(peer))
     }
 
     fn series(&self, peer: &ServiceName) -> Arc<PeerSeries> {
@@ -280,11 +303,15 @@ impl Metrics {
         for direction in ["inbound", "outbound"] {
             let _ = self.active.remove_label_values(&[direction, peer]);
             let _ = self.tunnels.remove_label_values(&[direction, peer]);
+            let _ = self.request_seconds.remove_label_values(&[direction, peer]);
             for way in ["in", "out"] {
                 let _ = self.bytes.remove_label_values(&[direction, peer, way]);
             }
         }
         let _ = self.revoked.remove_label_values(&[peer]);
+        for (direction, method, code, verdict) in series.requests.lock().iter() {
+            let _ = self.requests.remove_label_values(&[direction.as_str(), peer, method, code, verdict]);
+        }
         for (direction, judged, intention, _) in series.verdicts.lock().iter() {
             let _ = self.connections.remove_label_values(&[direction.as_str(), peer, judged.as_str(), intention]);
         }
@@ -297,6 +324,8 @@ struct PeerSeries {
     last_seen: AtomicU64,
     /// The few verdicts that this peer gets; a look through them allocates nothing.
     verdicts: Mutex<Vec<(Direction, Judged, String, IntCounter)>>,
+    /// The request series that were made: direction, method, code and verdict.
+    requests: Mutex<HashSet<(Direction, &'static str, String, &'static str)>>,
     inbound: OnceLock<Handles>,
     outbound: OnceLock<Handles>,
 }
@@ -315,6 +344,7 @@ impl PeerSeries {
             label: label.to_owned(),
             last_seen: AtomicU64::new(0),
             verdicts: Mutex::default(),
+            requests: Mutex::default(),
             inbound: OnceLock::new(),
             outbound: OnceLock::new(),
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use postern_intentions::Protocol;
 use postern_names::{InstanceId, NameError, PortName, ServiceName};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -15,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::{AccessLog, Record};
 use crate::balance::{self, Load, Loads, NoEndpoint};
 use crate::clock::Clock;
-use crate::connections::{Connections, Judgeable};
+use crate::connections::{Connections, Judgeable, What};
 use crate::copy::{End, PumpError};
+use crate::http::outbound::HttpOutbound;
 use crate::inbound::{Copied, copy, error_word, metrics_of_closing};
 use crate::limits::Limits;
 use crate::local::LocalStream;
@@ -85,6 +87,7 @@ pub(crate) struct Outbound {
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: CancellationToken,
+    pub(crate) http: HttpOutbound,
 }
 
 /// A stream to an instance of the upstream.
@@ -98,7 +101,7 @@ struct Reached {
 
 /// Why no instance was reached.
 #[derive(Debug, thiserror::Error)]
-enum Unreached {
+pub(crate) enum Unreached {
     #[error("the control plane has not told of this service yet; does it exist?")]
     UnknownService,
     #[error("no healthy instance is known")]
@@ -107,6 +110,8 @@ enum Unreached {
     NoneWithPort,
     #[error("the only instance is this one, and a sidecar does not dial itself")]
     OnlyOurselves,
+    #[error("its name is too long for TLS together with the trust domain")]
+    NoServerName,
     #[error("{instance}: {error}")]
     Dial { instance: InstanceId, error: DialError },
 }
@@ -117,6 +122,7 @@ impl Unreached {
         match self {
             Self::UnknownService | Self::NoneHealthy => "no_endpoint",
             Self::NoneWithPort => "no_such_port",
+            Self::NoServerName => "no_server_name",
             Self::OnlyOurselves | Self::Dial { error: DialError::Ourselves, .. } => "dial_to_self",
             Self::Dial { error: DialError::Connect(_), .. } => "connect_failed",
             Self::Dial { error: DialError::TimedOut, .. } => "connect_timed_out",
@@ -167,6 +173,11 @@ impl Outbound {
 
     async fn connection(self: Arc<Self>, caller: LocalStream) {
         let accepted = Instant::now();
+        if self.speaks_http().await {
+            let ended = Box::pin(self.http.serve(&self, caller)).await;
+            tracing::debug!(upstream = %self.upstream, reason = ended.word(), "an HTTP connection of the service has ended");
+            return;
+        }
         let mut metrics = self.metrics.connection(Direction::Outbound, &self.upstream.service);
         let ahead = self.dialler.read_ahead(&caller);
         let ending = match Box::pin(self.reach(&ahead)).await {
@@ -189,6 +200,20 @@ impl Outbound {
             }
         };
         self.account(accepted, &ending);
+    }
+
+    /// Whether the upstream is called request by request. Waits a moment where nothing is known of it yet.
+    async fn speaks_http(&self) -> bool {
+        let protocol = |snapshot: &Snapshot| Some(snapshot.upstreams.get(&self.upstream.service)?.protocol);
+        if let Some(protocol) = protocol(&self.snapshots.borrow()) {
+            return protocol.is_http();
+        }
+        let mut snapshots = self.snapshots.clone();
+        let known = snapshots.wait_for(|snapshot| protocol(snapshot).is_some());
+        match tokio::time::timeout(self.limits.dial, known).await {
+            Ok(Ok(snapshot)) => protocol(&snapshot).is_some_and(Protocol::is_http),
+            _ => false,
+        }
     }
 
     /// Picks an instance and shakes hands with it; when that fails, another one.
@@ -224,7 +249,7 @@ impl Outbound {
 
     /// Waits as long as a dial may take for an instance to be told: a service and its caller that start together should
     /// not fail for the milliseconds in which one knows nothing of the other yet.
-    async fn first_pick(&self) -> Result<Target, Unreached> {
+    pub(crate) async fn first_pick(&self) -> Result<Target, Unreached> {
         let mut snapshots = self.snapshots.clone();
         let deadline = Instant::now() + self.limits.dial;
         loop {
@@ -239,7 +264,7 @@ impl Outbound {
         }
     }
 
-    fn pick(&self, tried: &[InstanceId]) -> Result<Target, Unreached> {
+    pub(crate) fn pick(&self, tried: &[InstanceId]) -> Result<Target, Unreached> {
         let snapshot = self.snapshots.borrow();
         let upstream = snapshot.upstreams.get(&self.upstream.service).ok_or(Unreached::UnknownService)?;
         let picked =
@@ -260,6 +285,7 @@ impl Outbound {
     async fn carry(&self, reached: Reached, caller: LocalStream, ahead: &[u8], metrics: &mut ConnectionMetrics) -> Ending {
         let Reached { mut stream, sent, instance, load } = reached;
         let judgeable = Judgeable {
+            what: What::Connection,
             direction: Direction::Outbound,
             peer: stream.peer().clone(),
             service: stream.peer_service().clone(),

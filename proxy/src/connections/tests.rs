@@ -45,8 +45,13 @@ impl World {
     }
 
     fn enter(&self, peer: &PeerIdentity) -> Registered {
-        let judgeable =
-            Judgeable { direction: Direction::Outbound, peer: peer.clone(), service: name("api"), port: PortName::main() };
+        let judgeable = Judgeable {
+            what: What::Connection,
+            direction: Direction::Outbound,
+            peer: peer.clone(),
+            service: name("api"),
+            port: PortName::main(),
+        };
         self.connections.register(judgeable).expect("room")
     }
 }

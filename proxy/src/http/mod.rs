@@ -1,3 +1,22 @@
-//! What the sidecar does with HTTP.
+//! HTTP between services: every request is judged, sent on, counted and logged by itself.
+//!
+//! What happens when a request arrives from another service is read in `inbound` from the top; what happens when the
+//! service calls another is read in `outbound`. Both serve one side of an [`exchange::Exchange`] with `serve`, and send the
+//! other with a connection out of a `pool`.
 
+#![allow(dead_code)] // until routing and limits are joined to it
+
+pub(crate) mod answer;
+pub(crate) mod body;
+pub(crate) mod exchange;
 pub mod framing;
+pub(crate) mod headers;
+pub(crate) mod inbound;
+pub(crate) mod instances;
+pub mod judge;
+pub(crate) mod limits;
+pub(crate) mod outbound;
+pub(crate) mod pool;
+pub(crate) mod serve;
+pub(crate) mod upgrade;
+pub(crate) mod wire;

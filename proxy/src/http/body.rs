@@ -1,0 +1,147 @@
+//! Bodies that pass through: never kept, counted by the byte, and ended when the request is denied.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::answer::{Language, Refusal, grpc_trailers};
+use super::exchange::Exchange;
+
+/// The body of a request that is sent, or of an answer.
+pub(crate) struct Body(Kind);
+
+enum Kind {
+    /// A sidecar's own words.
+    Own(Option<Bytes>),
+    /// What the caller sends.
+    Sent(Incoming, Arc<Sent>),
+    /// What the service answers. It holds the exchange, which ends with it.
+    Answered(Incoming, Box<Exchange>),
+    /// The trailers of a call that was cut off.
+    CutOff(Option<HeaderMap>),
+}
+
+/// How much of a request was sent.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    bytes: AtomicU64,
+    is_over: AtomicU64,
+}
+
+impl Sent {
+    /// Bytes of the body so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether all of it was taken by the connection.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed) == 1
+    }
+}
+
+/// Why a body ends early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The other side broke off.
+    #[error("{0}")]
+    Broken(#[from] hyper::Error),
+    /// The request is allowed no more.
+    #[error("the request is allowed no more")]
+    Closed,
+}
+
+impl Body {
+    /// Nothing.
+    pub(crate) fn empty() -> Self {
+        Self(Kind::Own(None))
+    }
+
+    /// A sidecar's own words.
+    pub(crate) fn own(bytes: Bytes) -> Self {
+        Self(Kind::Own(Some(bytes)))
+    }
+
+    /// What a caller sends; the second part tells how far it is.
+    pub(crate) fn sent(incoming: Incoming) -> (Self, Arc<Sent>) {
+        let sent = Arc::new(Sent::default());
+        if http_body::Body::is_end_stream(&incoming) {
+            sent.is_over.store(1, Ordering::Relaxed);
+        }
+        (Self(Kind::Sent(incoming, sent.clone())), sent)
+    }
+
+    /// What the service answers.
+    pub(crate) fn answered(incoming: Incoming, mut exchange: Box<Exchange>) -> Self {
+        if http_body::Body::is_end_stream(&incoming) {
+            exchange.is_complete();
+        }
+        Self(Kind::Answered(incoming, exchange))
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut self.0 {
+            Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Kind::CutOff(trailers) => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+            Kind::Sent(incoming, sent) => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                if let Some(Ok(frame)) = &frame
+                    && let Some(data) = frame.data_ref()
+                {
+                    sent.bytes.fetch_add(data.remaining() as u64, Ordering::Relaxed);
+                }
+                if frame.is_none() || http_body::Body::is_end_stream(incoming) {
+                    sent.is_over.store(1, Ordering::Relaxed);
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+            }
+            Kind::Answered(incoming, exchange) => {
+                if let Poll::Ready(because) = exchange.poll_closed(cx) {
+                    if exchange.language() == Language::Http {
+                        return Poll::Ready(Some(Err(BodyError::Closed)));
+                    }
+                    let trailers = grpc_trailers(Refusal::Denied, &because);
+                    self.0 = Kind::CutOff(None);
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                match &frame {
+                    Some(Ok(frame)) => exchange.passed(frame),
+                    Some(Err(error)) => exchange.broke_off(error),
+                    None => {}
+                }
+                if frame.is_none() || (matches!(frame, Some(Ok(_))) && http_body::Body::is_end_stream(incoming)) {
+                    exchange.is_complete();
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Own(bytes) => bytes.is_none(),
+            Kind::CutOff(trailers) => trailers.is_none(),
+            Kind::Sent(incoming, _) | Kind::Answered(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Kind::CutOff(_) => SizeHint::with_exact(0),
+            Kind::Sent(incoming, _) | Kind::Answered(incoming, _) => incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! One request and its answer, from the first byte of its head to the last of the answer: judged, counted, logged.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, StatusCode};
+use http_body::Frame;
+use postern_intentions::Because;
+use postern_names::{InstanceId, PortName, ServiceName};
+use tokio::time::Instant;
+
+use super::answer::{Answer, Language, Refusal, refuse};
+use super::body::Sent;
+use super::pool::Lease;
+use super::serve::Active;
+use crate::access_log::{AccessLog, RequestRecord};
+use crate::connections::{Closed, Registered};
+use crate::metrics::{Direction, Judged, RequestMetrics};
+
+/// What all requests on one connection have in common.
+pub(crate) struct Side {
+    pub(crate) direction: Direction,
+    pub(crate) source: ServiceName,
+    pub(crate) port: PortName,
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) log: AccessLog,
+}
+
+/// Who decided, for the log.
+#[derive(Debug, Clone)]
+pub(crate) enum Decider {
+    /// The evaluator, in this sidecar.
+    Rules(Because),
+    /// Somebody else's words, or no policy at all.
+    Words(Arc<str>),
+}
+
+impl Decider {
+    /// As the log has it.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Rules(because) => because.to_string(),
+            Self::Words(words) => words.to_string(),
+        }
+    }
+}
+
+/// One request and its answer. Dropping it ends it: what is known by then is counted and logged.
+pub(crate) struct Exchange {
+    side: Arc<Side>,
+    metrics: Arc<RequestMetrics>,
+    begun: Instant,
+    method: Method,
+    target: Option<PathAndQuery>,
+    language: Language,
+    destination: ServiceName,
+    instance: Option<InstanceId>,
+    judged: Option<Judged>,
+    because: Decider,
+    status: Option<StatusCode>,
+    grpc_status: Option<u8>,
+    sent: Option<Arc<Sent>>,
+    answered: u64,
+    reason: Option<&'static str>,
+    complete: bool,
+    registered: Option<Registered>,
+    lease: Option<Lease>,
+    active: Option<Active>,
+}
+
+impl Exchange {
+    /// A request whose head has arrived.
+    pub(crate) fn begin(
+        side: Arc<Side>,
+        metrics: Arc<RequestMetrics>,
+        destination: ServiceName,
+        head: &http::request::Parts,
+    ) -> Box<Self> {
+        Box::new(Self {
+            side,
+            metrics,
+            begun: Instant::now(),
+            method: head.method.clone(),
+            target: head.uri.path_and_query().cloned(),
+            language: Language::of(&head.headers),
+            destination,
+            instance: None,
+            judged: None,
+            because: Decider::Words("".into()),
+            status: None,
+            grpc_status: None,
+            sent: None,
+            answered: 0,
+            reason: None,
+            complete: false,
+            registered: None,
+            lease: None,
+            active: None,
+        })
+    }
+
+    /// What its caller understands.
+    pub(crate) fn language(&self) -> Language {
+        self.language
+    }
+
+    /// The calling service.
+    pub(crate) fn source(&self) -> &ServiceName {
+        &self.side.source
+    }
+
+    /// The called service.
+    pub(crate) fn destination(&self) -> &ServiceName {
+        &self.destination
+    }
+
+    /// When its head had arrived.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// It was judged.
+    pub(crate) fn judged(&mut self, judged: Judged, because: Decider) {
+        self.judged = Some(judged);
+        self.because = because;
+    }
+
+    /// From here on a snapshot can end it.
+    pub(crate) fn registered(&mut self, registered: Registered) {
+        self.registered = Some(registered);
+    }
+
+    /// Another service gets it.
+    pub(crate) fn goes_to(&mut self, destination: &ServiceName, metrics: &Arc<RequestMetrics>) {
+        if self.destination != *destination {
+            self.destination = destination.clone();
+            self.metrics = metrics.clone();
+        }
+    }
+
+    /// Which instance gets it.
+    pub(crate) fn reached(&mut self, instance: InstanceId) {
+        self.instance = Some(instance);
+    }
+
+    /// How far its body is.
+    pub(crate) fn sends(&mut self, sent: Arc<Sent>) {
+        self.sent = Some(sent);
+    }
+
+    /// The connection that carries it, to be used again after it.
+    pub(crate) fn carried_by(&mut self, lease: Lease) {
+        self.lease = Some(lease);
+    }
+
+    /// The head of the answer.
+    pub(crate) fn answers(&mut self, status: StatusCode, headers: &HeaderMap) {
+        self.status = Some(status);
+        if self.language == Language::Grpc {
+            self.note_grpc_status(headers);
+        }
+    }
+
+    /// Part of the answer has passed.
+    pub(crate) fn passed(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.answered += data.remaining() as u64;
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.note_grpc_status(trailers);
+        }
+    }
+
+    fn note_grpc_status(&mut self, headers: &HeaderMap) {
+        let status = headers.get("grpc-status").and_then(|status| status.to_str().ok());
+        self.grpc_status = status.and_then(|status| status.parse().ok()).or(self.grpc_status);
+    }
+
+    /// The connection that it came on is busy with it until it ends.
+    pub(crate) fn holds(&mut self, active: Active) {
+        self.active = Some(active);
+    }
+
+    /// A sidecar answers in place of the service; what it says is all there is.
+    pub(crate) fn refused(&mut self, refusal: Refusal, because: &str) -> Answer {
+        let (source, destination) = (self.side.source.as_str(), self.destination.as_str());
+        let answer = refuse(self.language, refusal, source, destination, because);
+        self.answers(answer.status(), answer.headers());
+        self.reason.get_or_insert(refusal.word());
+        if refusal != Refusal::Denied {
+            self.because = Decider::Words(because.into());
+        }
+        answer
+    }
+
+    /// All of the answer has passed.
+    pub(crate) fn is_complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// Why it ends early, in one word, and in the log's `because`.
+    pub(crate) fn fails(&mut self, reason: &'static str) {
+        self.reason = Some(reason);
+    }
+
+    /// The answer broke off.
+    pub(crate) fn broke_off(&mut self, error: &hyper::Error) {
+        self.reason.get_or_insert(if error.is_timeout() { "answer_timed_out" } else { "answer_broken_off" });
+    }
+
+    /// Whether it is allowed no more; then why, once.
+    pub(crate) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<String> {
+        let Some(registered) = &mut self.registered else { return Poll::Pending };
+        let Poll::Ready(closed) = registered.poll_closed(cx) else { return Poll::Pending };
+        Poll::Ready(self.closed_by(&closed))
+    }
+
+    fn closed_by(&mut self, closed: &Closed) -> String {
+        self.reason = Some(closed.word());
+        if let Some(because) = closed.because() {
+            self.because = Decider::Words(because.into());
+        }
+        if *closed != Closed::Draining {
+            self.metrics.revoked();
+        }
+        self.because.text()
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        // An HTTP/1 connection that a snapshot closes takes its request with it: nobody has asked why yet.
+        if !self.complete && self.reason.is_none() {
+            let _ = self.poll_closed(&mut Context::from_waker(std::task::Waker::noop()));
+        }
+        let sent = self.sent.as_ref().map_or(0, |sent| sent.bytes());
+        let is_over = self.sent.as_ref().is_none_or(|sent| sent.is_over());
+        if let Some(lease) = self.lease.take()
+            && self.complete
+            && is_over
+        {
+            lease.give_back();
+        }
+        let took = self.begun.elapsed();
+        let reason = self.reason.unwrap_or(if self.complete { "answered" } else { "caller_gone" });
+        self.metrics.answered(&self.method, self.status, self.judged, took);
+        self.side.log.write_request(&RequestRecord {
+            direction: self.side.direction,
+            source: self.side.source.as_str(),
+            destination: self.destination.as_str(),
+            instance: self.instance.as_ref().map_or("", InstanceId::as_str),
+            port: self.side.port.as_str(),
+            address: self.side.address,
+            judged: self.judged,
+            because: &self.because,
+            method: self.method.as_str(),
+            // The query may hold secrets.
+            path: self.target.as_ref().map_or("", PathAndQuery::path),
+            status: self.status.map(|status| status.as_u16()),
+            grpc_status: self.grpc_status,
+            bytes_in: if self.side.direction == Direction::Inbound { sent } else { self.answered },
+            bytes_out: if self.side.direction == Direction::Inbound { self.answered } else { sent },
+            duration: took,
+            reason,
+        });
+        // Only now is it gone for those who wait until everything that is denied has ended.
+        self.registered = None;
+    }
+}

@@ -1,0 +1,76 @@
+//! Judging requests: what the evaluator is asked, and asked again when something has changed.
+
+use std::fmt;
+use std::time::SystemTime;
+
+use http::header::HOST;
+use http::request::Parts;
+use http::{HeaderMap, Method};
+use postern_intentions::{Call, Decision, PathSettings, Request, RequestDecision, VerifiedTokens, judge_request};
+use postern_names::ServiceName;
+
+use crate::connections::Judgeable;
+use crate::snapshot::Snapshot;
+
+/// All of a request that a decision can depend on, for as long as the request is under way.
+pub struct JudgedRequest {
+    method: Method,
+    target: String,
+    host: Option<String>,
+    headers: HeaderMap,
+    tokens: VerifiedTokens,
+}
+
+impl JudgedRequest {
+    /// Of a request as it was received.
+    pub(crate) fn of(head: &Parts, tokens: VerifiedTokens) -> Self {
+        let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+        Self { method: head.method.clone(), target: target_of(head), host, headers: head.headers.clone(), tokens }
+    }
+
+    /// Whether it may go on, and in which form.
+    pub(crate) fn judge(
+        &self,
+        judgeable: &Judgeable,
+        own: &ServiceName,
+        snapshot: &Snapshot,
+        now: SystemTime,
+    ) -> RequestDecision {
+        let call = Call {
+            source: &judgeable.service,
+            destination: own,
+            port: &judgeable.port,
+            protocol: snapshot.protocol,
+            request: None,
+        };
+        let request = Request {
+            method: self.method.as_str(),
+            target: &self.target,
+            host: self.host.as_deref(),
+            headers: &self.headers,
+            tokens: &self.tokens,
+            paths: PathSettings::default(),
+        };
+        judge_request(&snapshot.rules, &call, &request, now)
+    }
+
+    /// Whether it may go on.
+    pub(crate) fn decide(&self, judgeable: &Judgeable, own: &ServiceName, snapshot: &Snapshot, now: SystemTime) -> Decision {
+        self.judge(judgeable, own, snapshot, now).decision
+    }
+}
+
+/// The request target as it was received. HTTP/2 has no absolute form: what it says of scheme and authority is judged apart.
+fn target_of(head: &Parts) -> String {
+    match head.uri.path_and_query() {
+        Some(target) if head.version == http::Version::HTTP_2 || head.uri.scheme().is_none() => target.as_str().to_owned(),
+        _ => head.uri.to_string(),
+    }
+}
+
+impl fmt::Debug for JudgedRequest {
+    /// Headers may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JudgedRequest").field("method", &self.method).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,51 @@
+//! How much of everything HTTP may take (`security.md`, limits).
+
+use std::time::Duration;
+
+/// Limits of HTTP connections and requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpLimits {
+    /// The time in which a whole request head must arrive, from its first byte.
+    pub head: Duration,
+    /// Bytes of a request head, and of an HTTP/2 header list.
+    pub head_bytes: usize,
+    /// Headers of an HTTP/1 message.
+    pub headers: usize,
+    /// Streams of one HTTP/2 connection at once.
+    pub streams: u32,
+    /// HTTP/2 streams that the peer may reset before they were accepted.
+    pub early_resets: usize,
+    /// HTTP/2 streams that we may reset for faults of the peer.
+    pub own_resets: usize,
+    /// An HTTP/2 connection asks its peer for a sign of life so often.
+    pub ping_interval: Duration,
+    /// And ends when none comes in so long.
+    pub ping_timeout: Duration,
+    /// A connection without a request open is closed after so long.
+    pub idle: Duration,
+    /// A connection without a request open gives its buffers back after so long.
+    pub drowsy: Duration,
+    /// A pooled connection that nobody used for so long is closed: sooner than the peer would.
+    pub pooled_idle: Duration,
+    /// Pooled connections to one place that nobody uses.
+    pub pooled_most: usize,
+}
+
+impl Default for HttpLimits {
+    fn default() -> Self {
+        Self {
+            head: Duration::from_secs(5),
+            head_bytes: 64 * 1024,
+            headers: 128,
+            streams: 100,
+            early_resets: 20,
+            own_resets: 1_024,
+            ping_interval: Duration::from_secs(30),
+            ping_timeout: Duration::from_secs(10),
+            idle: Duration::from_secs(600),
+            drowsy: Duration::from_secs(1),
+            pooled_idle: Duration::from_secs(50),
+            pooled_most: 256,
+        }
+    }
+}

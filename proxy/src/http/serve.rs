@@ -1,0 +1,340 @@
+//! Serves one HTTP connection: asleep without a buffer between requests, awake with hyper while there are any.
+//!
+//! The first bytes say whether it is HTTP/1 or HTTP/2 (RFC 9113 §3.4): no upgrade and no negotiation is needed for what
+//! comes from a process of this host or from another sidecar.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::answer::Answer;
+use super::limits::HttpLimits;
+use super::wire::Wire;
+use crate::transport::tunnel::Reason;
+
+/// How an HTTP/2 connection begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What is told to the peer's other end about flow control: enough for a fast bulk stream on a link of some milliseconds.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// What an HTTP connection is doing, as its service and its driver share it.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    open: AtomicUsize,
+    begun: AtomicU64,
+    started: Instant,
+    /// When the last request ended, in milliseconds since `started`.
+    ended: AtomicU64,
+    /// Bytes that the connection has received, and how many they were when the last request ended.
+    received: Arc<AtomicU64>,
+    received_at_end: AtomicU64,
+    /// Told when a request on it is denied while it is under way.
+    kill: Arc<Notify>,
+}
+
+impl Activity {
+    /// Of a connection over `wire` that has just begun.
+    pub(crate) fn of(wire: &Wire) -> Arc<Self> {
+        Arc::new(Self {
+            open: AtomicUsize::new(0),
+            begun: AtomicU64::new(0),
+            started: Instant::now(),
+            ended: AtomicU64::new(0),
+            received: wire.received(),
+            received_at_end: AtomicU64::new(0),
+            kill: Arc::default(),
+        })
+    }
+
+    /// A request is under way until the result is dropped.
+    pub(crate) fn request(self: &Arc<Self>) -> Active {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Active(self.clone())
+    }
+
+    /// What ends the whole connection at once.
+    pub(crate) fn kill(&self) -> Arc<Notify> {
+        self.kill.clone()
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0
+    }
+
+    fn quiet_since(&self) -> Instant {
+        self.started + Duration::from_millis(self.ended.load(Ordering::Relaxed))
+    }
+
+    /// Whether bytes came after the last request that are not a request yet.
+    fn has_part_of_a_head(&self) -> bool {
+        self.received.load(Ordering::Relaxed) != self.received_at_end.load(Ordering::Relaxed)
+    }
+}
+
+/// A request that is under way.
+#[derive(Debug)]
+pub(crate) struct Active(Arc<Activity>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.ended.store(self.0.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.0.received_at_end.store(self.0.received.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a connection is served with.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) limits: Arc<HttpLimits>,
+    pub(crate) stopping: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Why a connection has ended, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// By the caller, or by us between two requests.
+    Closed,
+    /// Without a request for too long.
+    Idle,
+    /// A request head did not arrive in time.
+    SlowHead,
+    /// What was sent is not HTTP, or the connection failed.
+    Failed,
+    /// A request on it is allowed no more.
+    Revoked,
+}
+
+impl Ended {
+    /// The word in the log.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Idle => "idle",
+            Self::SlowHead => "slow_head",
+            Self::Failed => "failed",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// Runs HTTP/2 streams as tasks that the data plane owns.
+#[derive(Clone)]
+pub(crate) struct Spawner(pub(crate) TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Spawner
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+impl Server {
+    /// Serves `wire` until it ends. Each request goes to `service`, which tells `activity` of it.
+    pub(crate) async fn serve<S>(&self, mut wire: Wire, activity: &Arc<Activity>, service: S) -> Ended
+    where
+        S: Service<Request<Incoming>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
+        S::Future: Send + 'static,
+    {
+        let mut partial_since = None;
+        loop {
+            match self.first_bytes(&mut wire).await {
+                Ok(Version::Http1) => {
+                    match Box::pin(self.http1(wire, activity, service.clone(), partial_since)).await {
+                        Ok(asleep) => wire = asleep,
+                        Err(ended) => return ended,
+                    }
+                    // The beginning of a head that came together with the end of the request before it.
+                    partial_since = (!wire.ahead().is_empty()).then(Instant::now);
+                }
+                Ok(Version::Http2) => return Box::pin(self.http2(wire, service)).await,
+                Err(ended) => return ended,
+            }
+        }
+    }
+
+    /// Waits for the beginning of a request, or of HTTP/2.
+    async fn first_bytes(&self, wire: &mut Wire) -> Result<Version, Ended> {
+        if wire.ahead().is_empty() {
+            let first = tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return Err(Ended::Closed),
+                first = timeout(self.limits.idle, wire.wake()) => first,
+            };
+            match first {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return Err(Ended::Closed),
+                Ok(Err(_)) => return Err(Ended::Failed),
+                Err(_) => return Err(Ended::Idle),
+            }
+        }
+        let deadline = Instant::now() + self.limits.head;
+        loop {
+            let ahead = wire.ahead();
+            let common = ahead.len().min(PREFACE.len());
+            if ahead[..common] != PREFACE[..common] {
+                return Ok(Version::Http1);
+            }
+            if common == PREFACE.len() {
+                return Ok(Version::Http2);
+            }
+            match timeout_at(deadline, wire.wake()).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => return Err(Ended::Closed),
+                Ok(Err(_)) => return Err(Ended::Failed),
+                Err(_) => return Err(Ended::SlowHead),
+            }
+        }
+    }
+
+    /// Until it has had no request for a moment: then what carries it comes back, to sleep without buffers.
+    async fn http1<S>(
+        &self,
+        wire: Wire,
+        activity: &Arc<Activity>,
+        service: S,
+        partial_since: Option<Instant>,
+    ) -> Result<Wire, Ended>
+    where
+        S: Service<Request<Incoming>, Response = Answer, Error = Infallible> + Send + 'static,
+        S::Future: Send + 'static,
+    {
+        let mut builder = http1::Builder::new();
+        builder
+            .max_headers(self.limits.headers)
+            .max_buf_size(self.limits.head_bytes.max(8_192))
+            .half_close(true)
+            .writev(false)
+            .header_read_timeout(None);
+        let mut connection = builder.serve_connection(TokioIo::new(wire), service).with_upgrades();
+        let (mut killed, mut stopping) = (pin!(activity.kill.notified()), pin!(self.stopping.cancelled()));
+        let mut watch = Watch::new(&self.limits, partial_since);
+        let mut draining = false;
+        let ended = poll_fn(|cx| {
+            if killed.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Some(Ended::Revoked));
+            }
+            if !draining && stopping.as_mut().poll(cx).is_ready() {
+                draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            match Pin::new(&mut connection).poll(cx) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Some(Ended::Closed)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Some(Ended::Failed)),
+                Poll::Pending => {}
+            }
+            watch.poll(cx, activity, &self.limits)
+        })
+        .await;
+        match ended {
+            Some(Ended::Revoked) => {
+                if let Some(parts) = connection.into_parts() {
+                    parts.io.into_inner().reset(Reason::Denied);
+                }
+                Err(Ended::Revoked)
+            }
+            Some(ended) => Err(ended),
+            None => {
+                let parts = connection.into_parts().ok_or(Ended::Closed)?;
+                let mut wire = parts.io.into_inner();
+                wire.read_before(parts.read_buf);
+                Ok(wire)
+            }
+        }
+    }
+
+    async fn http2<S>(&self, wire: Wire, service: S) -> Ended
+    where
+        S: Service<Request<Incoming>, Response = Answer, Error = Infallible> + Send + 'static,
+        S::Future: Send + 'static,
+    {
+        let limits = &self.limits;
+        let mut builder = http2::Builder::new(Spawner(self.tasks.clone()));
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(limits.head_bytes as u32)
+            .max_pending_accept_reset_streams(limits.early_resets)
+            .max_local_error_reset_streams(limits.own_resets)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(limits.ping_interval)
+            .keep_alive_timeout(limits.ping_timeout);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
+        tokio::select! {
+            ended = connection.as_mut() => return ended_of(ended),
+            () = self.stopping.cancelled() => connection.as_mut().graceful_shutdown(),
+        }
+        ended_of(connection.await)
+    }
+}
+
+fn ended_of(ended: Result<(), hyper::Error>) -> Ended {
+    if ended.is_ok() { Ended::Closed } else { Ended::Failed }
+}
+
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// Looks from time to time whether a connection has anything to do: one timer, which no request sets anew.
+struct Watch {
+    ticks: Interval,
+    begun: u64,
+    /// Since when part of a head is there.
+    partial_since: Option<Instant>,
+}
+
+impl Watch {
+    fn new(limits: &HttpLimits, partial_since: Option<Instant>) -> Self {
+        let mut ticks = interval_at(Instant::now() + limits.drowsy, limits.drowsy);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { ticks, begun: 0, partial_since }
+    }
+
+    /// Ready with `None` when the connection can go to sleep, with an end when a head does not arrive in time.
+    fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity, limits: &HttpLimits) -> Poll<Option<Ended>> {
+        loop {
+            let now = ready!(self.ticks.poll_tick(cx));
+            let begun = activity.begun.load(Ordering::Relaxed);
+            if begun != self.begun || !activity.is_quiet() {
+                self.begun = begun;
+                self.partial_since = None;
+            }
+            if !activity.is_quiet() {
+                continue;
+            }
+            if activity.has_part_of_a_head() {
+                self.partial_since.get_or_insert(now);
+            }
+            match self.partial_since {
+                Some(since) if now.duration_since(since) >= limits.head => return Poll::Ready(Some(Ended::SlowHead)),
+                Some(_) => {}
+                None if now.duration_since(activity.quiet_since()) >= limits.drowsy => return Poll::Ready(None),
+                None => {}
+            }
+        }
+    }
+}
