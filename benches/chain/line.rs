@@ -1,6 +1,8 @@
-//! The lines of the table: what is measured, in which unit, and the goal.
+//! The lines of the table: what is measured, and on what.
 
 use clap::ValueEnum;
+
+use crate::layer::{Layer, Protocol};
 
 /// A kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -17,11 +19,15 @@ pub enum Line {
     Download,
     /// Bytes to the service.
     Upload,
+    /// Unary gRPC calls, many streams of one connection; at L7 only.
+    Grpc,
     /// Memory by idle connections.
     Idle,
+    /// The same, when all of them asked at once; at L7 only.
+    Burst,
     /// Memory of a fresh pair.
     Start,
-    /// Requests over kept-alive connections to many server-side proxies.
+    /// Requests over kept-alive connections to many server-side proxies; at L4 only.
     Spread,
 }
 
@@ -30,22 +36,28 @@ pub enum Line {
 pub enum Ground {
     /// A pair that runs through all rounds.
     Running,
+    /// The same, with gRPC as its protocol.
+    Grpc,
     /// A pair started for the one sample.
     Fresh,
+    /// Another such pair: the memory of the lines before would not be given back.
+    FreshToo,
     /// One client-side proxy and many server-side ones.
     Wide,
 }
 
 impl Line {
     /// In the order of the report.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Requests,
         Self::Request,
         Self::Latency,
         Self::Connections,
         Self::Download,
         Self::Upload,
+        Self::Grpc,
         Self::Idle,
+        Self::Burst,
         Self::Start,
         Self::Spread,
     ];
@@ -54,97 +66,32 @@ impl Line {
     pub fn ground(self) -> Ground {
         match self {
             Self::Idle | Self::Start => Ground::Fresh,
+            Self::Burst => Ground::FreshToo,
             Self::Spread => Ground::Wide,
+            Self::Grpc => Ground::Grpc,
             _ => Ground::Running,
+        }
+    }
+
+    /// Whether it is measured there.
+    pub fn is_of(self, layer: Layer) -> bool {
+        match self {
+            Self::Grpc | Self::Burst => layer == Layer::L7,
+            Self::Spread => layer == Layer::L4,
+            _ => true,
         }
     }
 }
 
-/// One row of the table: lower is better, for every one of them but rates.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
-pub enum Figure {
-    /// CPU of the pair a request, many connections.
-    RequestsCpu,
-    /// Requests a second that came of it.
-    RequestsRate,
-    /// CPU of the pair a request, one connection.
-    RequestCpu,
-    /// How long one request took then.
-    RequestTime,
-    /// Latency percentiles at the fixed rate.
-    LatencyP50,
-    /// See [`Figure::LatencyP50`].
-    LatencyP99,
-    /// See [`Figure::LatencyP50`].
-    LatencyP999,
-    /// The same percentile, less that of the service without proxies.
-    AddedP50,
-    /// See [`Figure::AddedP50`].
-    AddedP99,
-    /// See [`Figure::AddedP50`].
-    AddedP999,
-    /// CPU of the pair at the fixed rate.
-    LatencyCpu,
-    /// CPU of the pair a connection with one request.
-    ConnectionCpu,
-    /// Connections a second that came of it.
-    ConnectionRate,
-    /// CPU of the pair a GB.
-    DownloadCpu,
-    /// MB a second that came of it.
-    DownloadRate,
-    /// See [`Figure::DownloadCpu`].
-    UploadCpu,
-    /// See [`Figure::DownloadRate`].
-    UploadRate,
-    /// PSS of the pair a connection.
-    IdleMemory,
-    /// PSS of the pair before any connection.
-    StartMemory,
-    /// CPU of all proxies a request, spread over many server-side ones.
-    SpreadCpu,
-}
+impl Ground {
+    /// In the order in which they are measured.
+    pub const ALL: [Self; 5] = [Self::Running, Self::Grpc, Self::Fresh, Self::FreshToo, Self::Wide];
 
-/// How a figure is shown.
-#[derive(Debug)]
-pub struct Row {
-    /// In JSON and in the names of charts.
-    pub id: &'static str,
-    /// For people.
-    pub label: &'static str,
-    /// The unit.
-    pub unit: &'static str,
-    /// What Postern is meant to stay under, as a ratio to Envoy.
-    pub goal: Option<f64>,
-    /// Whether it has a chart and a place in the chart of ratios.
-    pub is_headline: bool,
-}
-
-impl Figure {
-    /// How it is shown.
-    pub fn row(self) -> Row {
-        let row = |id, label, unit, goal, is_headline| Row { id, label, unit, goal, is_headline };
+    /// What its pairs understand.
+    pub fn protocol(self, layer: Layer) -> Protocol {
         match self {
-            Self::RequestsCpu => row("l4-requests", "request, many connections", "µs CPU", Some(0.40), true),
-            Self::RequestsRate => row("l4-requests-rate", "  requests a second", "1/s", None, false),
-            Self::RequestCpu => row("l4-request", "request, 1 connection", "µs CPU", Some(0.90), true),
-            Self::RequestTime => row("l4-request-time", "  mean time of one", "µs", None, false),
-            Self::LatencyP50 => row("l4-latency-p50", "latency p50", "µs", None, false),
-            Self::LatencyP99 => row("l4-latency-p99", "latency p99", "µs", None, false),
-            Self::LatencyP999 => row("l4-latency-p999", "latency p99.9", "µs", None, false),
-            Self::AddedP50 => row("l4-added-p50", "added latency p50", "µs", None, false),
-            Self::AddedP99 => row("l4-added-p99", "added latency p99", "µs", Some(0.5), true),
-            Self::AddedP999 => row("l4-added-p999", "added latency p99.9", "µs", None, false),
-            Self::LatencyCpu => row("l4-latency-cpu", "request, fixed rate", "µs CPU", None, false),
-            Self::ConnectionCpu => row("l4-connection", "new connection", "µs CPU", Some(0.10), true),
-            Self::ConnectionRate => row("l4-connection-rate", "  connections a second", "1/s", None, false),
-            Self::DownloadCpu => row("l4-download", "download, per GB", "s CPU", Some(0.60), true),
-            Self::DownloadRate => row("l4-download-rate", "  MB a second", "MB/s", None, false),
-            Self::UploadCpu => row("l4-upload", "upload, per GB", "s CPU", Some(0.60), true),
-            Self::UploadRate => row("l4-upload-rate", "  MB a second", "MB/s", None, false),
-            Self::IdleMemory => row("l4-idle", "idle connection", "KiB PSS", Some(0.10), true),
-            Self::StartMemory => row("l4-start", "pair at start", "MiB PSS", Some(0.15), true),
-            Self::SpreadCpu => row("l4-spread", "request, spread over many peers", "µs CPU", None, true),
+            Self::Grpc => Protocol::Grpc,
+            _ => layer.protocol(),
         }
     }
 }

@@ -1,14 +1,18 @@
 //! Sidecar pairs side by side: the same work through Envoy, nginx, HAProxy and Postern, alternating, with the CPU time,
-//! memory and latency that each of them costs. `README.md` beside this file says how each is configured and why.
+//! memory and latency that each of them costs, for bytes and for requests. `README.md` beside this file says how each is configured and why.
 
 mod certificates;
+mod figure;
+mod grpc;
 mod http;
 mod install;
+mod layer;
 mod line;
 mod load;
 mod machine;
 mod pair;
 mod peers;
+mod permission;
 mod probe;
 mod process;
 mod report;
@@ -25,6 +29,9 @@ use crate::settings::Settings;
 fn main() -> anyhow::Result<()> {
     if let Some(legs) = peers::plain::requested_legs() {
         return peers::plain::relay(&legs);
+    }
+    if service::grpc::is_requested() {
+        return service::grpc::serve();
     }
     let settings = Settings::parse().with_quick();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::certificates::Certificates;
 use crate::install::Tools;
+use crate::layer::Protocol;
 use crate::process::Process;
 
 /// What a peer is started on.
@@ -19,6 +20,8 @@ pub struct Site<'a> {
     pub certificates: &'a Certificates,
     /// Where the service listens.
     pub service: SocketAddr,
+    /// What the proxies understand of what they carry.
+    pub protocol: Protocol,
     /// How many server-side proxies there are: 1, but for the line `spread`.
     pub servers: usize,
 }

@@ -1,23 +1,31 @@
 //! Rounds: each peer has its turn at each line, and another one begins every time.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use tokio::net::TcpStream;
 
 use crate::certificates::Certificates;
-use crate::http::Connection;
+use crate::figure::{Figure, Measure};
 use crate::install::Tools;
-use crate::line::{Figure, Ground, Line};
-use crate::load::{Direction, aged_connections, at_fixed_rate, bulk, fresh_connections, idle_connections, requests};
+use crate::layer::{Layer, Protocol};
+use crate::line::{Ground, Line};
+use crate::load::{
+    Cost, Direction, Ending, Latency, age, at_fixed_rate, bulk, calls, fresh_connections, idle_after_burst, idle_connections,
+    requests, wrk,
+};
 use crate::machine;
 use crate::pair::{Pair, Site};
 use crate::peers;
+use crate::probe;
 use crate::samples::Samples;
-use crate::service;
+use crate::service::{self, Service};
 use crate::settings::{PeerName, Product, Settings};
+
+/// Before a rate is called the highest: the machine is not always as fast as it can be.
+const TRIES_OF_SATURATION: usize = 3;
 
 /// All that a run found out.
 #[derive(Debug)]
@@ -29,7 +37,7 @@ pub struct Outcome {
     /// The machine and the versions.
     pub machine: Value,
     /// Requests a second of the line `latency`.
-    pub rate: Option<f64>,
+    pub rates: Vec<(Layer, f64)>,
     /// What could not be measured, and why.
     pub failures: Vec<String>,
     /// How long it took.
@@ -49,55 +57,96 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     let tools = Tools::ready(settings)?;
     let directory = crate::pair::directory()?;
     let certificates = Certificates::make(&directory.path().join("certificates"), settings.spread.max(1))?;
-    let service = service::start()?;
     let base = settings.peers.iter().find(|peer| peer.product == Product::Envoy).unwrap_or(&settings.peers[0]);
     let mut run = Run {
         settings,
-        site: Site { tools: &tools, certificates: &certificates, service, servers: 1 },
+        tools: &tools,
+        certificates: &certificates,
+        directory: directory.path(),
         outcome: Outcome {
             samples: Samples::default(),
             base: base.clone(),
             machine: machine::describe(&tools, settings),
-            rate: settings.rate,
+            rates: Vec::new(),
             failures: Vec::new(),
             seconds: 0.0,
         },
     };
-    run.on_running_pairs().await?;
-    run.on_fresh_pairs().await?;
-    run.on_wide_pairs().await?;
+    for layer in settings.layer.each() {
+        for ground in Ground::ALL {
+            run.on(*layer, ground).await?;
+        }
+    }
     run.outcome.seconds = began.elapsed().as_secs_f64();
     Ok(run.outcome)
 }
 
 struct Run<'a> {
     settings: &'a Settings,
-    site: Site<'a>,
+    tools: &'a Tools,
+    certificates: &'a Certificates,
+    directory: &'a Path,
     outcome: Outcome,
 }
 
+/// A sample, and what it is measured against.
+struct Turn<'a> {
+    layer: Layer,
+    line: Line,
+    round: usize,
+    peer: &'a PeerName,
+    /// Requests a second, and the latency of the service without any proxy at that rate.
+    reference: Option<(f64, Latency)>,
+}
+
 impl Run<'_> {
-    async fn on_running_pairs(&mut self) -> anyhow::Result<()> {
-        let lines = self.lines(Ground::Running);
+    async fn on(&mut self, layer: Layer, ground: Ground) -> anyhow::Result<()> {
+        let lines = self.lines(layer, ground);
         if lines.is_empty() {
             return Ok(());
         }
+        let protocol = ground.protocol(layer);
+        let service = self.service(protocol).await?;
+        let servers = if ground == Ground::Wide { self.settings.spread } else { 1 };
+        let (tools, certificates) = (self.tools, self.certificates);
+        let site = Site { tools, certificates, service: service.address, protocol, servers };
+        match ground {
+            Ground::Fresh | Ground::FreshToo => self.on_fresh_pairs(layer, &lines, site).await,
+            _ => self.on_running_pairs(layer, &lines, site).await,
+        }
+    }
+
+    /// In the order of the report, whatever the order on the command line.
+    fn lines(&self, layer: Layer, ground: Ground) -> Vec<Line> {
+        let wanted = |line: &Line| self.settings.lines.contains(line) && line.is_of(layer) && line.ground() == ground;
+        Line::ALL.into_iter().filter(wanted).collect()
+    }
+
+    async fn service(&self, protocol: Protocol) -> anyhow::Result<Service> {
+        let service = service::start(protocol, self.tools, self.directory)?;
+        probe::check_service(service.address, protocol).await.context("the service does not answer")?;
+        Ok(service)
+    }
+
+    async fn on_running_pairs(&mut self, layer: Layer, lines: &[Line], site: Site<'_>) -> anyhow::Result<()> {
         let mut pairs = Vec::new();
         for peer in &self.settings.peers {
-            pairs.push((peer, peers::start(peer, self.site, self.settings).await?));
+            pairs.push((peer, peers::start(peer, site, self.settings).await?));
         }
-        let aged = self.age(&pairs).await?;
-        if lines.contains(&Line::Latency) && self.outcome.rate.is_none() {
-            let base = pairs.iter().find(|(peer, _)| **peer == self.outcome.base).context("the base takes part")?;
-            let cost = requests(&base.1, self.settings.connections, self.settings.duration()).await?;
-            self.outcome.rate = Some((cost.rate() / 2.0).round());
-        }
+        let has_aged = lines.iter().any(|line| line.ground() == Ground::Running);
+        let aged = match self.settings.aged.filter(|_| has_aged) {
+            Some(seconds) => age(&pairs, self.settings.connections, seconds).await?,
+            None => Vec::new(),
+        };
+        let rate = if lines.contains(&Line::Latency) { Some(self.rate(layer, &pairs).await?) } else { None };
         for round in 0..self.settings.rounds {
-            for line in &lines {
-                let reference = self.reference(*line).await?;
+            for line in lines {
+                let reference = match rate.filter(|_| *line == Line::Latency) {
+                    Some(rate) => Some((rate, self.latency_without_proxies(site.service, rate).await?)),
+                    None => None,
+                };
                 for (peer, pair) in in_turn(&pairs, round) {
-                    let measured = self.measure(*line, pair, reference).await;
-                    self.keep(*line, peer, round, measured);
+                    self.take(&Turn { layer, line: *line, round, peer, reference }, pair).await;
                 }
             }
         }
@@ -105,140 +154,123 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Connections with a past, on every pair, that are open while the lines are measured.
-    async fn age(&self, pairs: &[(&PeerName, Pair)]) -> anyhow::Result<Vec<Connection<TcpStream>>> {
-        let Some(seconds) = self.settings.aged else { return Ok(Vec::new()) };
-        let began = Instant::now();
-        let mut aged = Vec::new();
-        for (peer, pair) in pairs {
-            eprintln!("{peer}: a GB over each of {} connections", self.settings.connections);
-            aged.extend(aged_connections(pair, self.settings.connections).await?);
-        }
-        tokio::time::sleep(Duration::from_secs_f64(seconds).saturating_sub(began.elapsed())).await;
-        Ok(aged)
-    }
-
-    async fn on_fresh_pairs(&mut self) -> anyhow::Result<()> {
-        let lines = self.lines(Ground::Fresh);
-        if lines.is_empty() {
-            return Ok(());
-        }
+    async fn on_fresh_pairs(&mut self, layer: Layer, lines: &[Line], site: Site<'_>) -> anyhow::Result<()> {
         for round in 0..self.settings.rounds {
             for peer in in_turn(&self.settings.peers, round) {
-                let pair = peers::start(peer, self.site, self.settings).await?;
+                let pair = peers::start(peer, site, self.settings).await?;
                 // `start` before `idle`, which leaves the pair heavier.
                 for line in lines.iter().rev() {
-                    let measured = self.measure(*line, &pair, None).await;
-                    self.keep(*line, peer, round, measured);
+                    self.take(&Turn { layer, line: *line, round, peer, reference: None }, &pair).await;
                 }
             }
         }
         Ok(())
     }
 
-    async fn on_wide_pairs(&mut self) -> anyhow::Result<()> {
-        let lines = self.lines(Ground::Wide);
-        if lines.is_empty() {
-            return Ok(());
-        }
-        let site = Site { servers: self.settings.spread, ..self.site };
-        let mut pairs = Vec::new();
-        for peer in &self.settings.peers {
-            pairs.push((peer, peers::start(peer, site, self.settings).await?));
-        }
-        for round in 0..self.settings.rounds {
-            for line in &lines {
-                for (peer, pair) in in_turn(&pairs, round) {
-                    let measured = self.measure(*line, pair, None).await;
-                    self.keep(*line, peer, round, measured);
+    /// Half of what the base carries.
+    async fn rate(&mut self, layer: Layer, pairs: &[(&PeerName, Pair)]) -> anyhow::Result<f64> {
+        let rate = match self.settings.rate {
+            Some(rate) => rate,
+            None => {
+                let (_, pair) = pairs.iter().find(|(peer, _)| **peer == self.outcome.base).context("the base takes part")?;
+                let mut most: f64 = 0.0;
+                for _ in 0..TRIES_OF_SATURATION {
+                    most = most.max(self.requests(layer, pair, self.settings.connections).await?.rate());
                 }
+                (most / 2.0).round()
             }
+        };
+        self.outcome.rates.push((layer, rate));
+        Ok(rate)
+    }
+
+    async fn latency_without_proxies(&self, service: SocketAddr, rate: f64) -> anyhow::Result<Latency> {
+        Ok(at_fixed_rate(&[service], self.settings.connections, rate, self.settings.duration()).await?.0)
+    }
+
+    /// HTTP/1.1 is what wrk speaks, and at L4 it goes by listeners that no single URL names.
+    async fn requests(&self, layer: Layer, pair: &Pair, connections: usize) -> anyhow::Result<Cost> {
+        match layer {
+            Layer::L4 => requests(pair, connections, self.settings.duration()).await,
+            Layer::L7 => wrk(pair, connections, self.settings.duration()).await,
         }
-        Ok(())
     }
 
-    /// In the order of the report, whatever the order on the command line.
-    fn lines(&self, ground: Ground) -> Vec<Line> {
-        let wanted = |line: &Line| self.settings.lines.contains(line) && line.ground() == ground;
-        Line::ALL.into_iter().filter(wanted).collect()
-    }
-
-    /// The latency of the service without any proxy.
-    async fn reference(&self, line: Line) -> anyhow::Result<Option<crate::load::Latency>> {
-        let Some(rate) = self.outcome.rate.filter(|_| line == Line::Latency) else { return Ok(None) };
-        let entries: [SocketAddr; 1] = [self.site.service];
-        let (latency, _) = at_fixed_rate(&entries, self.settings.connections, rate, self.settings.duration()).await?;
-        Ok(Some(latency))
-    }
-
-    async fn measure(
-        &self,
-        line: Line,
-        pair: &Pair,
-        reference: Option<crate::load::Latency>,
-    ) -> anyhow::Result<Vec<(Figure, f64)>> {
-        let length = self.settings.duration();
-        Ok(match line {
+    async fn measure(&self, turn: &Turn<'_>, pair: &Pair) -> anyhow::Result<Vec<(Measure, f64)>> {
+        let (layer, length) = (turn.layer, self.settings.duration());
+        Ok(match turn.line {
             Line::Requests => {
-                let cost = requests(pair, self.settings.connections, length).await?;
-                vec![(Figure::RequestsCpu, cost.cpu_us()), (Figure::RequestsRate, cost.rate())]
+                let cost = self.requests(layer, pair, self.settings.connections).await?;
+                vec![(Measure::RequestsCpu, cost.cpu_us()), (Measure::RequestsRate, cost.rate())]
             }
             Line::Request => {
-                let cost = requests(pair, 1, length).await?;
-                vec![(Figure::RequestCpu, cost.cpu_us()), (Figure::RequestTime, 1e6 / cost.rate())]
+                let cost = self.requests(layer, pair, 1).await?;
+                vec![(Measure::RequestCpu, cost.cpu_us()), (Measure::RequestTime, 1e6 / cost.rate())]
             }
-            Line::Latency => {
-                let rate = self.outcome.rate.context("the rate is known")?;
-                let cpu = pair.cpu()?;
-                let (latency, count) = at_fixed_rate(&pair.entries, self.settings.connections, rate, length).await?;
-                let cpu = pair.cpu()?.saturating_sub(cpu).as_secs_f64() * 1e6 / count as f64;
-                let without = reference.context("the service was measured without proxies")?;
-                vec![
-                    (Figure::LatencyP50, latency.p50),
-                    (Figure::LatencyP99, latency.p99),
-                    (Figure::LatencyP999, latency.p999),
-                    (Figure::AddedP50, latency.p50 - without.p50),
-                    (Figure::AddedP99, latency.p99 - without.p99),
-                    (Figure::AddedP999, latency.p999 - without.p999),
-                    (Figure::LatencyCpu, cpu),
-                ]
-            }
+            Line::Latency => self.latency(turn, pair).await?,
             Line::Connections => {
-                let cost = fresh_connections(pair, length).await?;
-                vec![(Figure::ConnectionCpu, cost.cpu_us()), (Figure::ConnectionRate, cost.rate())]
+                let ending = if layer == Layer::L4 { Ending::ByCaller } else { Ending::ByAnswer };
+                let cost = fresh_connections(pair, ending, length).await?;
+                vec![(Measure::ConnectionCpu, cost.cpu_us()), (Measure::ConnectionRate, cost.rate())]
             }
             Line::Download => {
                 let cost = bulk(pair, Direction::Download, self.settings.streams, length).await?;
-                vec![(Figure::DownloadCpu, cost.cpu_us() * 1e3), (Figure::DownloadRate, cost.rate() / 1e6)]
+                vec![(Measure::DownloadCpu, cost.cpu_us() * 1e3), (Measure::DownloadRate, cost.rate() / 1e6)]
             }
             Line::Upload => {
                 let cost = bulk(pair, Direction::Upload, self.settings.streams, length).await?;
-                vec![(Figure::UploadCpu, cost.cpu_us() * 1e3), (Figure::UploadRate, cost.rate() / 1e6)]
+                vec![(Measure::UploadCpu, cost.cpu_us() * 1e3), (Measure::UploadRate, cost.rate() / 1e6)]
             }
-            Line::Idle => vec![(Figure::IdleMemory, idle_connections(pair, self.settings.idle).await?)],
-            Line::Start => vec![(Figure::StartMemory, pair.pss_kib()? as f64 / 1024.0)],
+            Line::Grpc => {
+                let cost = calls(pair, self.settings.grpc_streams, length).await?;
+                vec![(Measure::GrpcCpu, cost.cpu_us()), (Measure::GrpcRate, cost.rate())]
+            }
+            Line::Idle => vec![(Measure::IdleMemory, idle_connections(pair, self.settings.idle).await?)],
+            Line::Burst => vec![(Measure::BurstMemory, idle_after_burst(pair, self.settings.idle / 2).await?)],
+            Line::Start => vec![(Measure::StartMemory, pair.pss_kib()? as f64 / 1024.0)],
             Line::Spread => {
                 let cost = requests(pair, 2 * self.settings.spread, length).await?;
-                vec![(Figure::SpreadCpu, cost.cpu_us())]
+                vec![(Measure::SpreadCpu, cost.cpu_us())]
             }
         })
     }
 
-    fn keep(&mut self, line: Line, peer: &PeerName, round: usize, measured: anyhow::Result<Vec<(Figure, f64)>>) {
-        let figures = match measured {
+    async fn latency(&self, turn: &Turn<'_>, pair: &Pair) -> anyhow::Result<Vec<(Measure, f64)>> {
+        let (rate, without) = turn.reference.context("the service was measured without proxies")?;
+        let cpu = pair.cpu()?;
+        let (latency, count) = at_fixed_rate(&pair.entries, self.settings.connections, rate, self.settings.duration()).await?;
+        let cpu = pair.cpu()?.saturating_sub(cpu).as_secs_f64() * 1e6 / count as f64;
+        Ok(vec![
+            (Measure::LatencyP50, latency.p50),
+            (Measure::LatencyP99, latency.p99),
+            (Measure::LatencyP999, latency.p999),
+            (Measure::AddedP50, latency.p50 - without.p50),
+            (Measure::AddedP99, latency.p99 - without.p99),
+            (Measure::AddedP999, latency.p999 - without.p999),
+            (Measure::LatencyCpu, cpu),
+        ])
+    }
+
+    /// Measures and keeps, or says why not.
+    async fn take(&mut self, turn: &Turn<'_>, pair: &Pair) {
+        let Turn { layer, line, round, peer, .. } = turn;
+        let what = format!("round {}, {} {line:?}, {peer}", round + 1, layer.id());
+        let figures = match self.measure(turn, pair).await {
             Ok(figures) => figures,
             Err(error) => {
-                let failure = format!("round {}, {line:?}, {peer}: {error:#}", round + 1);
+                let failure = format!("{what}: {error:#}");
                 eprintln!("{failure}");
                 self.outcome.failures.push(failure);
                 return;
             }
         };
-        let shown: Vec<String> = figures.iter().map(|(figure, value)| format!("{value:.1} {}", figure.row().unit)).collect();
-        eprintln!("round {}, {line:?}, {peer}: {}", round + 1, shown.join(", "));
-        for (figure, value) in figures {
-            self.outcome.samples.add(figure, peer, round, value);
+        let mut shown = Vec::new();
+        for (measure, value) in figures {
+            let figure = Figure { layer: *layer, measure };
+            shown.push(format!("{value:.1} {}", figure.row().unit));
+            self.outcome.samples.add(figure, peer, *round, value);
         }
+        eprintln!("{what}: {}", shown.join(", "));
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::line::Figure;
+use crate::figure::Figure;
+use crate::layer::Layer;
 use crate::settings::PeerName;
 
 /// Every sample of a run.
@@ -33,6 +34,11 @@ impl Samples {
         let mut figures: Vec<Figure> = self.measured.keys().map(|(figure, _)| *figure).collect();
         figures.dedup();
         figures
+    }
+
+    /// Those of one layer.
+    pub fn figures_of(&self, layer: Layer) -> Vec<Figure> {
+        self.figures().into_iter().filter(|figure| figure.layer == layer).collect()
     }
 
     /// By round.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::layer::Layers;
 use crate::line::Line;
 
 /// Runs the same work through several sidecar pairs, alternating, and compares what each of them costs.
@@ -16,6 +17,9 @@ pub struct Settings {
     /// named by --postern-args NAME=FLAGS, or is made of direct, tunnel, auto, rustls and inplace joined by `+`
     #[arg(long, value_name = "PEER", value_delimiter = ',', default_value = "envoy,nginx,haproxy,postern")]
     pub peers: Vec<PeerName>,
+    /// What the proxies understand: bytes (l4), requests (l7), or first the one and then the other
+    #[arg(long, value_enum, default_value_t = Layers::All)]
+    pub layer: Layers,
     /// What is measured [default: everything]
     #[arg(long, value_name = "LINE", value_delimiter = ',', value_enum)]
     pub lines: Vec<Line>,
@@ -31,6 +35,9 @@ pub struct Settings {
     /// Where the report is written [default: target/chain]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Where the charts are written, for pages that show them [default: where the report is]
+    #[arg(long, value_name = "DIR")]
+    pub charts: Option<PathBuf>,
     /// Connections of the lines `requests` and `latency`
     #[arg(long, default_value_t = 32)]
     pub connections: usize,
@@ -43,6 +50,9 @@ pub struct Settings {
     /// Connections that carry bulk at once
     #[arg(long, default_value_t = 1)]
     pub streams: usize,
+    /// Calls at once of the line `grpc`
+    #[arg(long, default_value_t = 100)]
+    pub grpc_streams: usize,
     /// Before the timed lines: seconds for which `--connections` connections have been open on each pair, with a GB behind
     /// each of them; they stay open
     #[arg(long, value_name = "SECONDS")]
@@ -83,6 +93,11 @@ impl Settings {
     /// Where the report is written.
     pub fn out(&self) -> PathBuf {
         self.out.clone().unwrap_or_else(|| Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("chain"))
+    }
+
+    /// Where the charts are written.
+    pub fn charts(&self) -> PathBuf {
+        self.charts.clone().unwrap_or_else(|| self.out())
     }
 
     /// The flags of `meshctl proxy` for a variant of Postern.
@@ -129,9 +144,9 @@ pub struct PeerName {
 pub enum Product {
     /// Envoy.
     Envoy,
-    /// nginx' stream module.
+    /// nginx: its stream module, or its HTTP proxy.
     Nginx,
-    /// HAProxy in mode tcp.
+    /// HAProxy in mode tcp or http.
     Haproxy,
     /// `meshctl proxy`.
     Postern,

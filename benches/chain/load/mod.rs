@@ -3,16 +3,20 @@
 mod aged;
 mod bulk;
 mod fresh;
+mod h2load;
 mod idle;
 mod requests;
 mod schedule;
+mod wrk;
 
-pub use aged::aged_connections;
+pub use aged::age;
 pub use bulk::{Direction, bulk};
-pub use fresh::fresh_connections;
-pub use idle::idle_connections;
+pub use fresh::{Ending, fresh_connections};
+pub use h2load::calls;
+pub use idle::{idle_after_burst, idle_connections};
 pub use requests::requests;
 pub use schedule::{Latency, at_fixed_rate};
+pub use wrk::wrk;
 
 use std::time::Duration;
 

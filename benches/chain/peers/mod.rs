@@ -12,7 +12,8 @@ use crate::pair::{Pair, Site};
 use crate::probe;
 use crate::settings::{PeerName, Product, Settings};
 
-/// Starts a pair and proves that it carries requests, and that it refuses a caller with another SPIFFE ID.
+/// Starts a pair and proves that it carries requests, and that it refuses a caller with another SPIFFE ID and, at L7, what no
+/// permission names.
 ///
 /// # Errors
 /// If it does not, with its logs.
@@ -25,10 +26,12 @@ pub async fn start(peer: &PeerName, site: Site<'_>, settings: &Settings) -> anyh
         Product::Postern => postern::start(site, &settings.flags_of(peer.variant.as_deref())?),
     };
     let mut pair = started.with_context(|| format!("cannot start {peer}"))?;
-    probe::wait_until_ready(&mut pair).await.with_context(|| format!("{peer} carries no request; {}", pair.logs()))?;
+    probe::wait_until_ready(&mut pair, site.protocol)
+        .await
+        .with_context(|| format!("{peer} carries no request; {}", pair.logs()))?;
     if peer.product != Product::Plain {
         for (number, inbound) in pair.inbound.iter().enumerate() {
-            let authorisation = probe::check_authorisation(*inbound, site.certificates).await;
+            let authorisation = probe::check_authorisation(*inbound, site.certificates, site.protocol).await;
             authorisation.with_context(|| format!("{peer}, server-side proxy {number}; {}", pair.logs()))?;
         }
     }

@@ -1,15 +1,17 @@
-//! Postern: a control plane, and sidecars as they ship: default deny, one intention a callee, metrics, and every connection
-//! in the access log.
+//! Postern: a control plane, and sidecars as they ship: default deny, one intention a callee (at L7 with permissions),
+//! metrics, and every connection and request in the access log.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::certificates::{CLIENT, TRUST_DOMAIN, server};
+use crate::layer::Protocol;
 use crate::pair::{Pair, Site, directory};
+use crate::permission::{METHODS, PREFIX, UNARY};
 use crate::process::Process;
 
 /// As many as the file limit of the other peers admits.
@@ -37,19 +39,38 @@ pub fn start(site: Site<'_>, flags: &[String]) -> anyhow::Result<Pair> {
     for number in 0..site.servers {
         let name = server(number);
         let mut arguments = vec!["--local", &local, "--max-connections", CONNECTIONS, "--max-connections-per-peer", CONNECTIONS];
+        arguments.extend(protocol(site.protocol));
         arguments.extend(flags.iter().map(String::as_str));
         let (sidecar, addresses) = mesh.sidecar(&name, &arguments)?;
         sidecars.push(sidecar);
         inbound.push(text(&addresses, "/inbound")?.parse()?);
         upstreams.push(format!("{name}=127.0.0.1:0"));
-        mesh.meshctl(&["intention", "allow", CLIENT, &name])?;
     }
+    mesh.allow(site)?;
     let mut arguments: Vec<&str> = upstreams.iter().flat_map(|upstream| ["--upstream", upstream]).collect();
     arguments.extend(flags.iter().map(String::as_str));
     let (sidecar, addresses) = mesh.sidecar(CLIENT, &arguments)?;
     sidecars.push(sidecar);
     let entries = (0..site.servers).map(|number| entry(&addresses, &server(number))).collect::<Result<_, _>>()?;
     Ok(Pair { entries, inbound, sidecars, companions: vec![control], directory })
+}
+
+fn protocol(protocol: Protocol) -> &'static [&'static str] {
+    match protocol {
+        Protocol::Tcp => &[],
+        Protocol::Http => &["--protocol", "http"],
+        Protocol::Grpc => &["--protocol", "grpc"],
+    }
+}
+
+/// What stands in an intention beside its source and destination.
+fn effect(protocol: Protocol) -> Value {
+    let (methods, path) = match protocol {
+        Protocol::Tcp => return json!({"action": "allow"}),
+        Protocol::Http => (json!(METHODS), ("path_prefix", PREFIX)),
+        Protocol::Grpc => (json!(["POST"]), ("path_exact", UNARY)),
+    };
+    json!({"permissions": [{"methods": methods, path.0: path.1, "action": "allow"}]})
 }
 
 fn entry(addresses: &Value, name: &str) -> anyhow::Result<SocketAddr> {
@@ -85,6 +106,22 @@ impl Mesh<'_> {
         let output = self.command(arguments[0]).args(&arguments[1..]).output()?;
         ensure!(output.status.success(), "meshctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         Ok(output.stdout)
+    }
+
+    /// The caller, at each server-side proxy.
+    fn allow(&self, site: Site<'_>) -> anyhow::Result<()> {
+        let intention = |number| {
+            let mut intention = effect(site.protocol);
+            intention["source"] = CLIENT.into();
+            intention["destination"] = server(number).into();
+            intention
+        };
+        let intentions: Vec<Value> = (0..site.servers).map(intention).collect();
+        // JSON is YAML.
+        let file = self.directory.join("intentions.yaml");
+        std::fs::write(&file, json!({"intentions": intentions}).to_string())?;
+        self.meshctl(&["intention", "apply", "--merge", "--yes", "-f", &file.to_string_lossy()])?;
+        Ok(())
     }
 
     fn sidecar(&self, service: &str, arguments: &[&str]) -> anyhow::Result<(Process, Value)> {

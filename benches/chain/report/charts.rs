@@ -1,4 +1,4 @@
-//! SVG: a chart for each figure that has a goal, and one of all ratios.
+//! SVG: a chart for each figure that has a goal, and one a layer of all ratios.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::line::{Figure, Row};
+use crate::figure::{Figure, Row};
 use crate::run::Outcome;
 use crate::settings::{PeerName, Product, Settings};
 
@@ -21,14 +21,21 @@ type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Draws them all.
 pub fn draw(outcome: &Outcome, settings: &Settings, out: &Path) -> anyhow::Result<()> {
-    let headlines: Vec<Figure> = outcome.samples.figures().into_iter().filter(|figure| figure.row().is_headline).collect();
-    for figure in &headlines {
-        let row = figure.row();
-        let file = out.join(format!("{}.svg", row.id));
-        bars(*figure, &row, outcome, settings, &file).map_err(|error| anyhow!("{}: {error}", file.display()))?;
+    for layer in settings.layer.each() {
+        let figures = outcome.samples.figures_of(*layer);
+        let headlines: Vec<Figure> = figures.into_iter().filter(|figure| figure.row().is_headline).collect();
+        if headlines.is_empty() {
+            continue;
+        }
+        for figure in &headlines {
+            let row = figure.row();
+            let file = out.join(format!("{}.svg", row.id));
+            bars(*figure, &row, outcome, settings, &file).map_err(|error| anyhow!("{}: {error}", file.display()))?;
+        }
+        let file = out.join(format!("{}-ratios.svg", layer.id()));
+        ratios(&headlines, outcome, settings, &file).map_err(|error| anyhow!("{}: {error}", file.display()))?;
     }
-    let file = out.join("ratios.svg");
-    ratios(&headlines, outcome, settings, &file).map_err(|error| anyhow!("{}: {error}", file.display()))
+    Ok(())
 }
 
 /// One bar a peer, with a line from the least to the most of the rounds.
@@ -77,7 +84,7 @@ fn ratios(figures: &[Figure], outcome: &Outcome, settings: &Settings, file: &Pat
     let mut top = legend;
     for figure in figures {
         let row = figure.row();
-        label(&canvas, row.label, top)?;
+        label(&canvas, &row.label, top)?;
         for (number, peer) in (0u32..).zip(&others) {
             let Some(spread) = ratio(*figure, peer) else { continue };
             let y = top + thickness * number;

@@ -21,7 +21,7 @@ pub fn json(outcome: &Outcome, settings: &Settings) -> Value {
             }
             peers.insert(peer.to_string(), entry);
         }
-        figures.insert(row.id.into(), json!({"label": row.label.trim(), "unit": row.unit, "goal": row.goal, "peers": peers}));
+        figures.insert(row.id, json!({"label": row.label.trim(), "unit": row.unit, "goal": row.goal, "peers": peers}));
     }
     json!({
         "machine": outcome.machine,
@@ -33,7 +33,8 @@ pub fn json(outcome: &Outcome, settings: &Settings) -> Value {
             "spread": settings.spread,
             "streams": settings.streams,
             "aged": settings.aged,
-            "rate": outcome.rate,
+            "grpc_streams": settings.grpc_streams,
+            "rates": outcome.rates.iter().map(|(layer, rate)| (layer.id().to_owned(), json!(rate))).collect::<Map<_, _>>(),
             "postern_args": settings.postern_args,
         },
         "base": outcome.base.to_string(),

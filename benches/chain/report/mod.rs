@@ -17,7 +17,9 @@ pub fn write(outcome: &Outcome, settings: &Settings) -> anyhow::Result<()> {
     std::fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     std::fs::write(out.join("table.txt"), text(outcome, settings))?;
     std::fs::write(out.join("figures.json"), serde_json::to_string_pretty(&json::json(outcome, settings))? + "\n")?;
-    charts::draw(outcome, settings, &out)?;
-    eprintln!("written to {}", out.display());
+    let charts = settings.charts();
+    std::fs::create_dir_all(&charts).with_context(|| format!("cannot make {}", charts.display()))?;
+    charts::draw(outcome, settings, &charts)?;
+    eprintln!("written to {}, charts to {}", out.display(), charts.display());
     Ok(())
 }

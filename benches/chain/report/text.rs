@@ -5,42 +5,57 @@ use std::fmt::Write;
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
+use crate::figure::Figure;
 use crate::run::Outcome;
 use crate::settings::Settings;
 
-/// The whole report.
+/// The whole report: a table a layer, and what must be known to read them.
 pub fn text(outcome: &Outcome, settings: &Settings) -> String {
+    let mut text = String::new();
+    for layer in settings.layer.each() {
+        let figures = outcome.samples.figures_of(*layer);
+        if !figures.is_empty() {
+            let _ = writeln!(text, "{}\n\n{}\n", layer.title(), table(&figures, outcome, settings));
+        }
+    }
+    for line in notes(outcome, settings) {
+        let _ = writeln!(text, "{line}");
+    }
+    text
+}
+
+fn table(figures: &[Figure], outcome: &Outcome, settings: &Settings) -> Table {
     let mut table = Table::new();
     table.load_style(ASCII_MARKDOWN);
     let peers = settings.peers.iter().map(ToString::to_string);
     let header: Vec<String> = ["figure".to_owned(), "unit".into()].into_iter().chain(peers).chain(["goal".into()]).collect();
     let columns = header.len();
     table.set_header(header);
-    for figure in outcome.samples.figures() {
-        let row = figure.row();
-        let mut cells = vec![row.label.to_owned(), row.unit.into()];
-        for peer in &settings.peers {
-            let median = outcome.samples.spread(figure, peer).map(|spread| number(spread.median));
-            let ratio = outcome.samples.ratio(figure, peer, &outcome.base).filter(|_| *peer != outcome.base);
-            cells.push(match (median, ratio) {
-                (Some(median), Some(ratio)) => format!("{median} ({:.2})", ratio.median),
-                (Some(median), None) => median,
-                (None, _) => "-".into(),
-            });
-        }
-        cells.push(row.goal.map_or_else(String::new, |goal| format!("{goal:.2}")));
-        table.add_row(cells);
+    for figure in figures {
+        table.add_row(cells(*figure, outcome, settings));
     }
     for column in 2..columns {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    let mut text = format!("{table}\n\n");
-    for line in notes(outcome, settings) {
-        let _ = writeln!(text, "{line}");
+    table
+}
+
+fn cells(figure: Figure, outcome: &Outcome, settings: &Settings) -> Vec<String> {
+    let row = figure.row();
+    let mut cells = vec![row.label, row.unit.into()];
+    for peer in &settings.peers {
+        let median = outcome.samples.spread(figure, peer).map(|spread| number(spread.median));
+        let ratio = outcome.samples.ratio(figure, peer, &outcome.base).filter(|_| *peer != outcome.base);
+        cells.push(match (median, ratio) {
+            (Some(median), Some(ratio)) => format!("{median} ({:.2})", ratio.median),
+            (Some(median), None) => median,
+            (None, _) => "-".into(),
+        });
     }
-    text
+    cells.push(row.goal.map_or_else(String::new, |goal| format!("{goal:.2}")));
+    cells
 }
 
 fn notes(outcome: &Outcome, settings: &Settings) -> Vec<String> {
@@ -49,8 +64,10 @@ fn notes(outcome: &Outcome, settings: &Settings) -> Vec<String> {
         settings.rounds, settings.seconds, outcome.base
     )];
     notes.push(format!(
-        "Many connections: {}. Idle: {}. Spread: {} connections over {} server-side proxies. Bulk: {} at a time.",
+        "Many connections: {}. Many streams: {} of one connection. Idle: {}. Spread: {} connections over {} server-side proxies. \
+         Bulk: {} at a time.",
         settings.connections,
+        settings.grpc_streams,
         settings.idle,
         2 * settings.spread,
         settings.spread,
@@ -59,8 +76,8 @@ fn notes(outcome: &Outcome, settings: &Settings) -> Vec<String> {
     if let Some(aged) = settings.aged {
         notes.push(format!("Beside {} connections, open for {aged} s, that moved a GB each.", settings.connections));
     }
-    if let Some(rate) = outcome.rate {
-        notes.push(format!("Latency at {rate} requests a second, timed from when each was due."));
+    for (layer, rate) in &outcome.rates {
+        notes.push(format!("Latency at {}: {rate} requests a second, timed from when each was due.", layer.id()));
     }
     notes.push(format!("Measured in {:.0} s on {}", outcome.seconds, outcome.machine));
     if !outcome.failures.is_empty() {

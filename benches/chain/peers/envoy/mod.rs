@@ -1,4 +1,7 @@
-//! Envoy: `tcp_proxy` over TLS transport sockets, and the network RBAC filter on the server side.
+//! Envoy over TLS transport sockets. `tcp.rs` and `http.rs` hold the filters of a layer.
+
+mod http;
+mod tcp;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,6 +10,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::certificates::{CLIENT, Certificates, dns_name, server, spiffe_id};
+use crate::layer::Protocol;
 use crate::pair::{Pair, Site, directory, free_addresses};
 use crate::process::Process;
 
@@ -29,24 +33,28 @@ pub fn start(site: Site<'_>) -> anyhow::Result<Pair> {
         let name = server(number);
         sidecars.push(start(&name, server_side(&name, *address, site, directory.path()))?);
     }
-    sidecars.push(start(CLIENT, client_side(&entries, &inbound, site.certificates, directory.path()))?);
+    sidecars.push(start(CLIENT, client_side(&entries, &inbound, site, directory.path()))?);
     Ok(Pair { entries, inbound, sidecars, companions: Vec::new(), directory })
 }
 
-fn client_side(entries: &[SocketAddr], inbound: &[SocketAddr], certificates: &Certificates, logs: &Path) -> Value {
+fn client_side(entries: &[SocketAddr], inbound: &[SocketAddr], site: Site<'_>, logs: &Path) -> Value {
     let mut listeners = Vec::new();
     let mut clusters = Vec::new();
     for (number, (entry, target)) in entries.iter().zip(inbound).enumerate() {
         let name = server(number);
-        let chain = json!({"filters": [tcp_proxy(&name, &logs.join(format!("{CLIENT}.access")))]});
-        listeners.push(json!({"name": name, "address": address(*entry), "filter_chains": [chain]}));
+        let log = logs.join(format!("{CLIENT}.access"));
+        let filters = match site.protocol {
+            Protocol::Tcp => tcp::outbound(&name, &log),
+            Protocol::Http | Protocol::Grpc => http::outbound(&name, &log, site.protocol),
+        };
+        listeners.push(json!({"name": name, "address": address(*entry), "filter_chains": [{"filters": filters}]}));
         let tls = json!({
             "@type": format!("{EXTENSION}.transport_sockets.tls.v3.UpstreamTlsContext"),
             "sni": dns_name(&name),
-            "common_tls_context": common_tls(certificates, CLIENT, &name),
+            "common_tls_context": common_tls(site, CLIENT, &name),
         });
         let socket = json!({"name": "envoy.transport_sockets.tls", "typed_config": tls});
-        clusters.push(cluster(&name, *target, Some(socket)));
+        clusters.push(cluster(&name, *target, site.protocol, Some(socket)));
     }
     json!({"static_resources": {"listeners": listeners, "clusters": clusters}})
 }
@@ -55,50 +63,47 @@ fn server_side(name: &str, listen: SocketAddr, site: Site<'_>, logs: &Path) -> V
     let tls = json!({
         "@type": format!("{EXTENSION}.transport_sockets.tls.v3.DownstreamTlsContext"),
         "require_client_certificate": true,
-        "common_tls_context": common_tls_of_any_peer(site.certificates, name),
+        "common_tls_context": common_tls_of_any_peer(site, name),
     });
-    let principal = json!({"authenticated": {"principal_name": {"exact": spiffe_id(CLIENT)}}});
-    let policy = json!({"permissions": [{"any": true}], "principals": [principal]});
-    let rbac = json!({
-        "@type": format!("{EXTENSION}.filters.network.rbac.v3.RBAC"),
-        "stat_prefix": "rbac",
-        "rules": {"action": "ALLOW", "policies": {"callers": policy}},
-    });
-    let chain = json!({
-        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls},
-        "filters": [
-            {"name": "envoy.filters.network.rbac", "typed_config": rbac},
-            tcp_proxy("service", &logs.join(format!("{name}.access"))),
-        ],
-    });
+    let log = logs.join(format!("{name}.access"));
+    let filters = match site.protocol {
+        Protocol::Tcp => tcp::inbound("service", &log),
+        Protocol::Http | Protocol::Grpc => http::inbound("service", &log, site.protocol),
+    };
+    let socket = json!({"name": "envoy.transport_sockets.tls", "typed_config": tls});
+    let chain = json!({"transport_socket": socket, "filters": filters});
     let listener = json!({"name": "inbound", "address": address(listen), "filter_chains": [chain]});
-    json!({"static_resources": {"listeners": [listener], "clusters": [cluster("service", site.service, None)]}})
+    let service = cluster("service", site.service, site.protocol, None);
+    json!({"static_resources": {"listeners": [listener], "clusters": [service]}})
 }
 
-fn tcp_proxy(cluster: &str, log: &Path) -> Value {
+/// In RBAC: the one caller, by the URI SAN of its certificate.
+fn the_caller() -> Value {
+    json!({"authenticated": {"principal_name": {"exact": spiffe_id(CLIENT)}}})
+}
+
+/// In Envoy's default format.
+fn access_log(log: &Path) -> Value {
     let file = json!({"@type": format!("{EXTENSION}.access_loggers.file.v3.FileAccessLog"), "path": log});
-    let settings = json!({
-        "@type": format!("{EXTENSION}.filters.network.tcp_proxy.v3.TcpProxy"),
-        "stat_prefix": cluster,
-        "cluster": cluster,
-        "access_log": [{"name": "envoy.access_loggers.file", "typed_config": file}],
-    });
-    json!({"name": "envoy.filters.network.tcp_proxy", "typed_config": settings})
+    json!([{"name": "envoy.access_loggers.file", "typed_config": file}])
 }
 
-/// The default of 1,024 connections would refuse the idle ones.
-fn cluster(name: &str, target: SocketAddr, transport_socket: Option<Value>) -> Value {
+/// The default of 1,024 connections would refuse the idle ones, and 2,000 handshakes at once take their time.
+fn cluster(name: &str, target: SocketAddr, protocol: Protocol, transport_socket: Option<Value>) -> Value {
     let limits = json!({"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000});
     let endpoint = json!({"endpoint": {"address": address(target)}});
     let mut cluster = json!({
         "name": name,
         "type": "STATIC",
-        "connect_timeout": "5s",
+        "connect_timeout": "30s",
         "circuit_breakers": {"thresholds": [limits]},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     });
     if let Some(socket) = transport_socket {
         cluster["transport_socket"] = socket;
+    }
+    if protocol == Protocol::Grpc {
+        cluster["typed_extension_protocol_options"] = http::speak_http2();
     }
     cluster
 }
@@ -107,7 +112,8 @@ fn address(address: SocketAddr) -> Value {
     json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
 }
 
-fn common_tls_of_any_peer(certificates: &Certificates, own: &str) -> Value {
+fn common_tls_of_any_peer(site: Site<'_>, own: &str) -> Value {
+    let certificates: &Certificates = site.certificates;
     json!({
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
         "tls_certificates": [{
@@ -115,11 +121,12 @@ fn common_tls_of_any_peer(certificates: &Certificates, own: &str) -> Value {
             "private_key": {"filename": certificates.key(own)},
         }],
         "validation_context": {"trusted_ca": {"filename": certificates.root()}},
+        "alpn_protocols": site.protocol.alpn().into_iter().collect::<Vec<_>>(),
     })
 }
 
-fn common_tls(certificates: &Certificates, own: &str, peer: &str) -> Value {
-    let mut tls = common_tls_of_any_peer(certificates, own);
+fn common_tls(site: Site<'_>, own: &str, peer: &str) -> Value {
+    let mut tls = common_tls_of_any_peer(site, own);
     tls["validation_context"]["match_typed_subject_alt_names"] =
         json!([{"san_type": "URI", "matcher": {"exact": spiffe_id(peer)}}]);
     tls

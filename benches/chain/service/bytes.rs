@@ -1,4 +1,4 @@
-//! The service behind every pair: an HTTP/1.1 server with kept-alive connections, on a thread of its own.
+//! The service of the lines that carry bytes: an HTTP/1.1 server with kept-alive connections, on a thread of its own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +7,8 @@ use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::http::{content_length, end_of_head};
+use crate::http::{BULK, content_length, end_of_head};
+use crate::permission::BYTES;
 
 const BODY: usize = 200;
 const BUFFER: usize = 4 << 10;
@@ -41,6 +42,7 @@ async fn accept(listener: std::net::TcpListener) -> io::Result<()> {
 async fn serve(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let small = answer_of(BODY, &[b'x'; BODY]);
+    let download = format!("GET {BYTES} ").into_bytes();
     let mut buffer = vec![0; BUFFER];
     let mut filled = 0;
     loop {
@@ -50,8 +52,8 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
         }
         filled += read;
         let Some(head) = end_of_head(&buffer[..filled]) else { continue };
-        if let Some(length) = bytes_wanted(&buffer[..head]) {
-            send(&mut stream, length).await?;
+        if buffer.starts_with(&download) {
+            send(&mut stream, BULK).await?;
             buffer.copy_within(head..filled, 0);
             filled -= head;
         } else if let Some(length) = content_length(&buffer[..head]) {
@@ -70,13 +72,6 @@ fn answer_of(length: usize, body: &[u8]) -> Vec<u8> {
     let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
     answer.extend_from_slice(body);
     answer
-}
-
-/// Of `GET /bytes/N`.
-fn bytes_wanted(head: &[u8]) -> Option<usize> {
-    let path = head.strip_prefix(b"GET /bytes/")?;
-    let digits = path.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    std::str::from_utf8(&path[..digits]).ok()?.parse().ok()
 }
 
 async fn send(stream: &mut TcpStream, length: usize) -> io::Result<()> {
