@@ -48,6 +48,10 @@ pub enum Measure {
     UploadCpu,
     /// See [`Measure::DownloadRate`].
     UploadRate,
+    /// CPU of the pair a request over HTTP/2.
+    Http2Cpu,
+    /// Requests a second that came of it.
+    Http2Rate,
     /// CPU of the pair a unary call.
     GrpcCpu,
     /// Calls a second that came of it.
@@ -58,6 +62,8 @@ pub enum Measure {
     BurstMemory,
     /// PSS of the pair before any connection.
     StartMemory,
+    /// What of it is no part of a file.
+    StartAnonymous,
     /// CPU of all proxies a request, spread over many server-side ones.
     SpreadCpu,
 }
@@ -107,11 +113,14 @@ impl Measure {
             Self::DownloadRate => more("download-rate", "  MB a second", "MB/s"),
             Self::UploadCpu => main("upload", "upload, per GB", "s CPU"),
             Self::UploadRate => more("upload-rate", "  MB a second", "MB/s"),
+            Self::Http2Cpu => main("http2", "http/2 request, many streams", "µs CPU"),
+            Self::Http2Rate => more("http2-rate", "  requests a second", "1/s"),
             Self::GrpcCpu => main("grpc", "grpc unary, many streams", "µs CPU"),
             Self::GrpcRate => more("grpc-rate", "  calls a second", "1/s"),
             Self::IdleMemory => main("idle", "idle connection", "KiB PSS"),
             Self::BurstMemory => main("burst", "idle connection, after a burst", "KiB PSS"),
             Self::StartMemory => main("start", "pair at start", "MiB PSS"),
+            Self::StartAnonymous => more("start-anonymous", "  of it not the program", "MiB PSS"),
             Self::SpreadCpu => main("spread", "request, spread over many peers", "µs CPU"),
         }
     }
@@ -142,8 +151,9 @@ impl Figure {
             Layer::L4 => l4,
             Layer::L7 => l7,
         };
-        // Rows that belong to the one above, and gRPC, need no word before them.
-        let needs_word = self.layer == Layer::L7 && !label.starts_with(' ') && self.measure != Measure::GrpcCpu;
+        // Rows that belong to the one above need no word before them.
+        let has_word = label.starts_with(' ') || matches!(self.measure, Measure::Http2Cpu | Measure::GrpcCpu);
+        let needs_word = self.layer == Layer::L7 && !has_word;
         let label = if needs_word { format!("http {label}") } else { label.to_owned() };
         Row { id: format!("{}-{id}", self.layer.id()), label, unit, goal, is_headline }
     }

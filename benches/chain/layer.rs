@@ -29,6 +29,8 @@ pub enum Protocol {
     Tcp,
     /// HTTP/1.1 on every leg.
     Http,
+    /// HTTP/2 on every leg.
+    Http2,
     /// HTTP/2 on every leg, with gRPC's trailers.
     Grpc,
 }
@@ -76,7 +78,12 @@ impl Protocol {
         match self {
             Self::Tcp => None,
             Self::Http => Some("http/1.1"),
-            Self::Grpc => Some("h2"),
+            Self::Http2 | Self::Grpc => Some("h2"),
         }
+    }
+
+    /// Whether HTTP/2 is spoken, with prior knowledge where there is no TLS.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Grpc)
     }
 }

@@ -19,6 +19,8 @@ pub enum Line {
     Download,
     /// Bytes to the service.
     Upload,
+    /// Requests over HTTP/2, many streams of one connection; at L7 only.
+    Http2,
     /// Unary gRPC calls, many streams of one connection; at L7 only.
     Grpc,
     /// Memory by idle connections.
@@ -36,6 +38,8 @@ pub enum Line {
 pub enum Ground {
     /// A pair that runs through all rounds.
     Running,
+    /// The same, with HTTP/2 as its protocol.
+    Http2,
     /// The same, with gRPC as its protocol.
     Grpc,
     /// A pair started for the one sample.
@@ -48,13 +52,14 @@ pub enum Ground {
 
 impl Line {
     /// In the order of the report.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Requests,
         Self::Request,
         Self::Latency,
         Self::Connections,
         Self::Download,
         Self::Upload,
+        Self::Http2,
         Self::Grpc,
         Self::Idle,
         Self::Burst,
@@ -68,6 +73,7 @@ impl Line {
             Self::Idle | Self::Start => Ground::Fresh,
             Self::Burst => Ground::FreshToo,
             Self::Spread => Ground::Wide,
+            Self::Http2 => Ground::Http2,
             Self::Grpc => Ground::Grpc,
             _ => Ground::Running,
         }
@@ -76,7 +82,7 @@ impl Line {
     /// Whether it is measured there.
     pub fn is_of(self, layer: Layer) -> bool {
         match self {
-            Self::Grpc | Self::Burst => layer == Layer::L7,
+            Self::Http2 | Self::Grpc | Self::Burst => layer == Layer::L7,
             Self::Spread => layer == Layer::L4,
             _ => true,
         }
@@ -85,11 +91,12 @@ impl Line {
 
 impl Ground {
     /// In the order in which they are measured.
-    pub const ALL: [Self; 5] = [Self::Running, Self::Grpc, Self::Fresh, Self::FreshToo, Self::Wide];
+    pub const ALL: [Self; 6] = [Self::Running, Self::Http2, Self::Grpc, Self::Fresh, Self::FreshToo, Self::Wide];
 
     /// What its pairs understand.
     pub fn protocol(self, layer: Layer) -> Protocol {
         match self {
+            Self::Http2 => Protocol::Http2,
             Self::Grpc => Protocol::Grpc,
             _ => layer.protocol(),
         }

@@ -3,8 +3,8 @@
 
 mod certificates;
 mod figure;
-mod grpc;
 mod http;
+mod http2;
 mod install;
 mod layer;
 mod line;
@@ -30,8 +30,8 @@ fn main() -> anyhow::Result<()> {
     if let Some(legs) = peers::plain::requested_legs() {
         return peers::plain::relay(&legs);
     }
-    if service::grpc::is_requested() {
-        return service::grpc::serve();
+    if service::http2::is_requested() {
+        return service::http2::serve();
     }
     let settings = Settings::parse().with_quick();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start a runtime")?;

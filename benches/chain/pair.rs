@@ -53,6 +53,11 @@ impl Pair {
         self.sidecars.iter().map(Process::pss_kib).sum()
     }
 
+    /// What of it is no part of a file.
+    pub fn anonymous_kib(&self) -> anyhow::Result<u64> {
+        self.sidecars.iter().map(Process::anonymous_kib).sum()
+    }
+
     /// # Errors
     /// If one of them has ended.
     pub fn check_running(&mut self) -> anyhow::Result<()> {

@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
 
 use crate::certificates::{CLIENT, Certificates, STRANGER};
-use crate::grpc;
 use crate::http::Connection;
+use crate::http2;
 use crate::layer::Protocol;
 use crate::pair::Pair;
 use crate::permission::{FORBIDDEN, FORBIDDEN_CALL, ITEMS, UNARY};
@@ -82,7 +82,7 @@ pub async fn check_authorisation(inbound: SocketAddr, certificates: &Certificate
 fn questions(protocol: Protocol) -> &'static [Question] {
     match protocol {
         Protocol::Tcp => &[Question::Allowed],
-        Protocol::Http => &[Question::Allowed, Question::Forbidden, Question::Method],
+        Protocol::Http | Protocol::Http2 => &[Question::Allowed, Question::Forbidden, Question::Method],
         Protocol::Grpc => &[Question::Allowed, Question::Forbidden],
     }
 }
@@ -118,7 +118,7 @@ where
 {
     if protocol == Protocol::Grpc {
         let method = if matches!(question, Question::Allowed) { UNARY } else { FORBIDDEN_CALL };
-        let status = grpc::call(stream, method).await?;
+        let status = http2::call(stream, method).await?;
         ensure!(status == 0, "grpc-status {status}");
         return Ok(());
     }
@@ -127,7 +127,10 @@ where
         Question::Forbidden => ("GET", FORBIDDEN),
         Question::Method => ("DELETE", ITEMS),
     };
-    let status = Connection::over(stream).status_of(method, path).await?;
+    let status = match protocol {
+        Protocol::Http2 => http2::status_of(stream, method, path).await?,
+        _ => Connection::over(stream).status_of(method, path).await?,
+    };
     ensure!(status == 200, "status {status}");
     Ok(())
 }

@@ -71,7 +71,12 @@ impl Process {
 
     /// Proportional set size of it and of its children, in KiB.
     pub fn pss_kib(&self) -> anyhow::Result<u64> {
-        self.tree().into_iter().map(pss_kib_of).sum()
+        self.tree().into_iter().map(|id| memory_of(id, "Pss:")).sum()
+    }
+
+    /// What of it is no part of a file, in KiB: the rest is the program, as far as the kernel has mapped it.
+    pub fn anonymous_kib(&self) -> anyhow::Result<u64> {
+        self.tree().into_iter().map(|id| memory_of(id, "Pss_Anon:")).sum()
     }
 
     fn tree(&self) -> Vec<u32> {
@@ -116,10 +121,11 @@ fn cpu_of(id: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs(user + system) / second)
 }
 
-fn pss_kib_of(id: u32) -> anyhow::Result<u64> {
+/// A line of `proc_pid_smaps_rollup`, in KiB.
+fn memory_of(id: u32, name: &str) -> anyhow::Result<u64> {
     let path = format!("/proc/{id}/smaps_rollup");
     let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     line.split_whitespace()
         .next()
         .and_then(|kib| kib.parse().ok())

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use tokio::time::sleep;
 
 use crate::certificates::Certificates;
 use crate::figure::{Figure, Measure};
@@ -13,8 +14,8 @@ use crate::install::Tools;
 use crate::layer::{Layer, Protocol};
 use crate::line::{Ground, Line};
 use crate::load::{
-    Cost, Direction, Ending, Latency, age, at_fixed_rate, bulk, calls, fresh_connections, idle_after_burst, idle_connections,
-    requests, wrk,
+    Asked, Cost, Direction, Ending, Latency, age, at_fixed_rate, bulk, fresh_connections, h2load, idle_after_burst,
+    idle_connections, requests, wrk,
 };
 use crate::machine;
 use crate::pair::{Pair, Site};
@@ -26,6 +27,9 @@ use crate::settings::{PeerName, Product, Settings};
 
 /// Before a rate is called the highest: the machine is not always as fast as it can be.
 const TRIES_OF_SATURATION: usize = 3;
+
+/// From the proof of a fresh pair to the first look at its memory.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// All that a run found out.
 #[derive(Debug)]
@@ -158,6 +162,8 @@ impl Run<'_> {
         for round in 0..self.settings.rounds {
             for peer in in_turn(&self.settings.peers, round) {
                 let pair = peers::start(peer, site, self.settings).await?;
+                // What a start needed for a moment is no memory of what comes after it.
+                sleep(SETTLE).await;
                 // `start` before `idle`, which leaves the pair heavier.
                 for line in lines.iter().rev() {
                     self.take(&Turn { layer, line: *line, round, peer, reference: None }, &pair).await;
@@ -221,13 +227,20 @@ impl Run<'_> {
                 let cost = bulk(pair, Direction::Upload, self.settings.streams, length).await?;
                 vec![(Measure::UploadCpu, cost.cpu_us() * 1e3), (Measure::UploadRate, cost.rate() / 1e6)]
             }
+            Line::Http2 => {
+                let cost = h2load(pair, Asked::Items, self.settings.streams_at_once, length).await?;
+                vec![(Measure::Http2Cpu, cost.cpu_us()), (Measure::Http2Rate, cost.rate())]
+            }
             Line::Grpc => {
-                let cost = calls(pair, self.settings.grpc_streams, length).await?;
+                let cost = h2load(pair, Asked::Calls, self.settings.streams_at_once, length).await?;
                 vec![(Measure::GrpcCpu, cost.cpu_us()), (Measure::GrpcRate, cost.rate())]
             }
             Line::Idle => vec![(Measure::IdleMemory, idle_connections(pair, self.settings.idle).await?)],
             Line::Burst => vec![(Measure::BurstMemory, idle_after_burst(pair, self.settings.idle / 2).await?)],
-            Line::Start => vec![(Measure::StartMemory, pair.pss_kib()? as f64 / 1024.0)],
+            Line::Start => vec![
+                (Measure::StartMemory, pair.pss_kib()? as f64 / 1024.0),
+                (Measure::StartAnonymous, pair.anonymous_kib()? as f64 / 1024.0),
+            ],
             Line::Spread => {
                 let cost = requests(pair, 2 * self.settings.spread, length).await?;
                 vec![(Measure::SpreadCpu, cost.cpu_us())]

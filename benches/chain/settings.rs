@@ -50,9 +50,9 @@ pub struct Settings {
     /// Connections that carry bulk at once
     #[arg(long, default_value_t = 1)]
     pub streams: usize,
-    /// Calls at once of the line `grpc`
+    /// Requests at once over the one connection of the lines `http2` and `grpc`
     #[arg(long, default_value_t = 100)]
-    pub grpc_streams: usize,
+    pub streams_at_once: usize,
     /// Before the timed lines: seconds for which `--connections` connections have been open on each pair, with a GB behind
     /// each of them; they stay open
     #[arg(long, value_name = "SECONDS")]

@@ -12,7 +12,7 @@ mod wrk;
 pub use aged::age;
 pub use bulk::{Direction, bulk};
 pub use fresh::{Ending, fresh_connections};
-pub use h2load::calls;
+pub use h2load::{Asked, h2load};
 pub use idle::{idle_after_burst, idle_connections};
 pub use requests::requests;
 pub use schedule::{Latency, at_fixed_rate};

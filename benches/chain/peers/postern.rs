@@ -59,6 +59,7 @@ fn protocol(protocol: Protocol) -> &'static [&'static str] {
     match protocol {
         Protocol::Tcp => &[],
         Protocol::Http => &["--protocol", "http"],
+        Protocol::Http2 => &["--protocol", "http2"],
         Protocol::Grpc => &["--protocol", "grpc"],
     }
 }
@@ -67,7 +68,7 @@ fn protocol(protocol: Protocol) -> &'static [&'static str] {
 fn effect(protocol: Protocol) -> Value {
     let (methods, path) = match protocol {
         Protocol::Tcp => return json!({"action": "allow"}),
-        Protocol::Http => (json!(METHODS), ("path_prefix", PREFIX)),
+        Protocol::Http | Protocol::Http2 => (json!(METHODS), ("path_prefix", PREFIX)),
         Protocol::Grpc => (json!(["POST"]), ("path_exact", UNARY)),
     };
     json!({"permissions": [{"methods": methods, path.0: path.1, "action": "allow"}]})

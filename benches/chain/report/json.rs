@@ -33,7 +33,7 @@ pub fn json(outcome: &Outcome, settings: &Settings) -> Value {
             "spread": settings.spread,
             "streams": settings.streams,
             "aged": settings.aged,
-            "grpc_streams": settings.grpc_streams,
+            "streams_at_once": settings.streams_at_once,
             "rates": outcome.rates.iter().map(|(layer, rate)| (layer.id().to_owned(), json!(rate))).collect::<Map<_, _>>(),
             "postern_args": settings.postern_args,
         },

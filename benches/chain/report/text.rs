@@ -67,7 +67,7 @@ fn notes(outcome: &Outcome, settings: &Settings) -> Vec<String> {
         "Many connections: {}. Many streams: {} of one connection. Idle: {}. Spread: {} connections over {} server-side proxies. \
          Bulk: {} at a time.",
         settings.connections,
-        settings.grpc_streams,
+        settings.streams_at_once,
         settings.idle,
         2 * settings.spread,
         settings.spread,

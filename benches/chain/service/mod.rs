@@ -1,7 +1,7 @@
 //! The services behind the pairs, which none of the pairs must have to wait for.
 
 mod bytes;
-pub mod grpc;
+pub mod http2;
 mod nginx;
 
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ pub struct Service {
     process: Option<Process>,
 }
 
-/// Starts the one for a protocol: for bytes a thread of this process, for HTTP/1.1 nginx, for gRPC this program once more.
+/// Starts the one for a protocol: for bytes a thread of this process, for HTTP/1.1 nginx, for HTTP/2 this program once more.
 ///
 /// # Errors
 /// If it does not start.
@@ -32,8 +32,8 @@ pub fn start(protocol: Protocol, tools: &Tools, directory: &Path) -> anyhow::Res
             let (address, process) = nginx::start(&tools.nginx, &directory.join("service"))?;
             Ok(Service { address, process: Some(process) })
         }
-        Protocol::Grpc => {
-            let (address, process) = grpc::start(&directory.join("service-grpc.log"))?;
+        Protocol::Http2 | Protocol::Grpc => {
+            let (address, process) = http2::start(&directory.join("service-http2.log"))?;
             Ok(Service { address, process: Some(process) })
         }
     }

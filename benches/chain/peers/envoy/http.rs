@@ -74,7 +74,7 @@ fn manager(cluster: &str, log: &Path, protocol: Protocol) -> Value {
     json!({
         "@type": format!("{EXTENSION}.filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": cluster,
-        "codec_type": if protocol == Protocol::Grpc { "HTTP2" } else { "HTTP1" },
+        "codec_type": if protocol.is_http2() { "HTTP2" } else { "HTTP1" },
         "route_config": {"virtual_hosts": [{"name": cluster, "domains": ["*"], "routes": [route]}]},
         "access_log": access_log(log),
     })

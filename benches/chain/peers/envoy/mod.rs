@@ -45,7 +45,7 @@ fn client_side(entries: &[SocketAddr], inbound: &[SocketAddr], site: Site<'_>, l
         let log = logs.join(format!("{CLIENT}.access"));
         let filters = match site.protocol {
             Protocol::Tcp => tcp::outbound(&name, &log),
-            Protocol::Http | Protocol::Grpc => http::outbound(&name, &log, site.protocol),
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc => http::outbound(&name, &log, site.protocol),
         };
         listeners.push(json!({"name": name, "address": address(*entry), "filter_chains": [{"filters": filters}]}));
         let tls = json!({
@@ -68,7 +68,7 @@ fn server_side(name: &str, listen: SocketAddr, site: Site<'_>, logs: &Path) -> V
     let log = logs.join(format!("{name}.access"));
     let filters = match site.protocol {
         Protocol::Tcp => tcp::inbound("service", &log),
-        Protocol::Http | Protocol::Grpc => http::inbound("service", &log, site.protocol),
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => http::inbound("service", &log, site.protocol),
     };
     let socket = json!({"name": "envoy.transport_sockets.tls", "typed_config": tls});
     let chain = json!({"transport_socket": socket, "filters": filters});
@@ -102,7 +102,7 @@ fn cluster(name: &str, target: SocketAddr, protocol: Protocol, transport_socket:
     if let Some(socket) = transport_socket {
         cluster["transport_socket"] = socket;
     }
-    if protocol == Protocol::Grpc {
+    if protocol.is_http2() {
         cluster["typed_extension_protocol_options"] = http::speak_http2();
     }
     cluster

@@ -75,7 +75,7 @@ fn words(protocol: Protocol) -> Words {
     match protocol {
         Protocol::Tcp => Words { tls: "", plain: "" },
         Protocol::Http => Words { tls: " alpn http/1.1", plain: "" },
-        Protocol::Grpc => Words { tls: " alpn h2", plain: " proto h2" },
+        Protocol::Http2 | Protocol::Grpc => Words { tls: " alpn h2", plain: " proto h2" },
     }
 }
 
@@ -83,7 +83,7 @@ fn words(protocol: Protocol) -> Words {
 fn common(protocol: Protocol) -> String {
     let mode = match protocol {
         Protocol::Tcp => "  mode tcp\n  option tcplog\n",
-        Protocol::Http | Protocol::Grpc => "  mode http\n  option httplog\n  http-reuse always\n",
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => "  mode http\n  option httplog\n  http-reuse always\n",
     };
     format!(
         "global
@@ -105,7 +105,7 @@ fn rules(protocol: Protocol) -> String {
     let caller = format!("{{ ssl_c_s_dn(CN) -m str {} }}", spiffe_id(CLIENT));
     let permission = match protocol {
         Protocol::Tcp => return format!("  tcp-request content reject unless {caller}\n"),
-        Protocol::Http => format!("{{ path_beg {PREFIX} }} {{ method {} }}", METHODS.join(" ")),
+        Protocol::Http | Protocol::Http2 => format!("{{ path_beg {PREFIX} }} {{ method {} }}", METHODS.join(" ")),
         Protocol::Grpc => format!("{{ path {UNARY} }} {{ method POST }}"),
     };
     format!(

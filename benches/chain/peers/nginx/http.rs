@@ -13,7 +13,7 @@ use crate::permission::{METHODS, PREFIX, UNARY};
 pub fn outbound(entry: SocketAddr, target: SocketAddr, name: &str, site: Site<'_>) -> String {
     let upstream = upstream(name, target);
     let (module, listen, pass) = match site.protocol {
-        Protocol::Grpc => ("grpc", "http2 ", format!("grpc_pass grpcs://{name}")),
+        Protocol::Http2 | Protocol::Grpc => ("grpc", "http2 ", format!("grpc_pass grpcs://{name}")),
         _ => ("proxy", "", format!("proxy_pass https://{name}")),
     };
     let tls = tls_of_client(module, &dns_name(name), site.certificates);
@@ -30,13 +30,15 @@ pub fn outbound(entry: SocketAddr, target: SocketAddr, name: &str, site: Site<'_
 pub fn inbound(listen: SocketAddr, name: &str, site: Site<'_>) -> String {
     let upstream = upstream("service", site.service);
     let tls = tls_of_server(name, site.certificates);
+    let methods = METHODS.join(" ");
     let (version, location) = match site.protocol {
         Protocol::Grpc => {
             ("http2 ", format!("location = {UNARY} {{ limit_except POST {{ deny all; }} grpc_pass grpc://service; }}"))
         }
-        _ => {
-            ("", format!("location {PREFIX} {{ limit_except {} {{ deny all; }} proxy_pass http://service; }}", METHODS.join(" ")))
+        Protocol::Http2 => {
+            ("http2 ", format!("location {PREFIX} {{ limit_except {methods} {{ deny all; }} grpc_pass grpc://service; }}"))
         }
+        _ => ("", format!("location {PREFIX} {{ limit_except {methods} {{ deny all; }} proxy_pass http://service; }}")),
     };
     format!(
         "{upstream}  map $ssl_client_s_dn $is_caller {{
@@ -69,7 +71,7 @@ fn upstream(name: &str, target: SocketAddr) -> String {
 /// The whole file. Bodies are streamed: by default a request's is written to disk before it is sent on.
 pub fn around(servers: &str, protocol: Protocol) -> String {
     let headers = match protocol {
-        Protocol::Grpc => "  grpc_set_header X-Forwarded-Client-Cert $ssl_client_s_dn;\n",
+        Protocol::Http2 | Protocol::Grpc => "  grpc_set_header X-Forwarded-Client-Cert $ssl_client_s_dn;\n",
         _ => {
             "  proxy_http_version 1.1;
   proxy_set_header Connection \"\";

@@ -22,7 +22,7 @@ pub fn start(site: Site<'_>) -> anyhow::Result<Pair> {
         let file = own.join("nginx.conf");
         let module = match site.protocol {
             Protocol::Tcp => stream::around(servers),
-            Protocol::Http | Protocol::Grpc => http::around(servers, site.protocol),
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc => http::around(servers, site.protocol),
         };
         std::fs::write(&file, module)?;
         let mut command = Command::new(&site.tools.nginx);
@@ -35,7 +35,7 @@ pub fn start(site: Site<'_>) -> anyhow::Result<Pair> {
         let name = server(number);
         let (outbound, inbound) = match site.protocol {
             Protocol::Tcp => (stream::outbound(*entry, *target, &name, site), stream::inbound(*target, &name, site)),
-            Protocol::Http | Protocol::Grpc => {
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
                 (http::outbound(*entry, *target, &name, site), http::inbound(*target, &name, site))
             }
         };

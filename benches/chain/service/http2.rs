@@ -1,4 +1,5 @@
-//! The service of the gRPC line: unary calls over HTTP/2 without TLS, answered with one message and the trailers of gRPC.
+//! The service of the lines over HTTP/2: without TLS, 200 bytes for whatever is asked, and for a call of gRPC one message and the
+//! trailers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,7 +17,10 @@ use tokio::net::TcpListener;
 
 use crate::process::Process;
 
-const VARIABLE: &str = "CHAIN_GRPC_SERVICE";
+const VARIABLE: &str = "CHAIN_HTTP2_SERVICE";
+
+/// The type of calls and their answers.
+pub const GRPC: &str = "application/grpc";
 
 /// Bytes of the message in the answer, and in the call.
 const MESSAGE: usize = 200;
@@ -34,7 +38,7 @@ pub fn start(log: &Path) -> anyhow::Result<(SocketAddr, Process)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env(VARIABLE, "yes");
     let (process, announced) = Process::start_announcing(&mut command, log)?;
-    let address = announced.as_str().context("the gRPC service does not say where it listens")?.parse()?;
+    let address = announced.as_str().context("the HTTP/2 service does not say where it listens")?.parse()?;
     Ok((address, process))
 }
 
@@ -61,13 +65,15 @@ pub fn serve() -> anyhow::Result<()> {
     })
 }
 
-/// Every method is known, the forbidden one too.
-async fn answer(call: Request<Incoming>) -> hyper::Result<Response<impl Body<Data = Bytes, Error = Infallible>>> {
-    call.into_body().collect().await?;
+/// Every path and method is known, the forbidden ones too.
+async fn answer(request: Request<Incoming>) -> hyper::Result<Response<impl Body<Data = Bytes, Error = Infallible>>> {
+    let is_call = request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == GRPC);
+    request.into_body().collect().await?;
+    let (kind, body) = if is_call { (GRPC, message()) } else { ("text/plain", vec![b'x'; MESSAGE]) };
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    let body = Full::new(Bytes::from(message())).with_trailers(std::future::ready(Some(Ok(trailers))));
+    let body = Full::new(Bytes::from(body)).with_trailers(std::future::ready(is_call.then_some(Ok(trailers))));
     let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     Ok(response)
 }
