@@ -159,15 +159,17 @@ impl Routing {
         place.destination(action, request, rng)
     }
 
-    /// Where a connection to this service goes whose requests nobody reads: by the redirect alone.
+    /// Where a connection to this service goes whose requests nobody reads: by split and redirect.
     ///
     /// # Errors
     /// [`RoutingError::TooManyHops`].
-    pub fn route_connection<'r>(
+    pub fn route_connection<'r, R: Rng + ?Sized>(
         &'r self,
         others: impl Fn(&ServiceName) -> Option<&'r Self>,
+        rng: &mut R,
     ) -> Result<Destination<'r>, RoutingError> {
         let mut place = Place::of(self);
+        place.split(&others, rng)?;
         place.redirect(&others)?;
         Ok(place.plain_destination())
     }

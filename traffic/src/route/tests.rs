@@ -111,19 +111,22 @@ fn the_split_and_the_redirect_of_the_service_that_is_reached_count() {
 }
 
 #[test]
-fn a_connection_follows_redirects_alone() {
+fn a_connection_goes_by_split_and_redirect() {
     let mesh = Mesh::of(
         "
 - service: db
-  split: [{weight: 100, service: nowhere}]
-  resolver: {redirect: {service: db2}}
+  routes: [{to: {service: nowhere}}]
+  split: [{weight: 100, service: db2}]
 - service: db2
+  resolver: {redirect: {service: db3}}
+- service: db3
   timeouts: {connect: 7s}
 ",
     );
     let db = mesh.routing(&name("db")).expect("settings");
-    let to = db.route_connection(|service| mesh.routing(service)).expect("a destination");
-    assert_eq!(to.service, Some(&name("db2")));
+    let rng = &mut StdRng::seed_from_u64(1);
+    let to = db.route_connection(|service| mesh.routing(service), rng).expect("a destination");
+    assert_eq!(to.service, Some(&name("db3")));
     assert_eq!(to.timeouts.connect, Period::seconds(7));
 }
 

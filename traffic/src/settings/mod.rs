@@ -25,6 +25,7 @@ pub use limits::{CircuitBreakers, RateKey, RateLimit};
 pub use percent::Percent;
 pub use requests::{Backoff, DoubleSlash, EncodedSlash, Retries, RetryOn, Timeouts};
 pub use routing::{HeaderEdits, Mirror, Redirect, RequestMatch, Resolver, Route, RouteAction, Split, Subset, SubsetRef};
+pub(crate) use validate::is_reserved;
 pub use validate::{Fault, JWKS_LIMIT, JwksError, Place, SETTINGS_LIMIT, Step, check_jwks};
 
 /// All that a file can hold.

@@ -31,7 +31,7 @@ const RESERVED: [&str; 14] = [
 const OWN_PREFIX: &str = "x-postern-";
 
 /// Whether no setting may name this header in an edit; the name is lower case.
-pub(super) fn is_reserved(name: &str) -> bool {
+pub(crate) fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || name.starts_with(OWN_PREFIX)
 }
 

@@ -12,6 +12,7 @@ use postern_names::ServiceName;
 
 use self::faults::Checker;
 pub use self::faults::{Fault, Place, Step};
+pub(crate) use self::headers::is_reserved;
 pub use self::jwt::{JWKS_LIMIT, JwksError, check_jwks};
 use super::{JwtProvider, ServiceSettings, TrafficFile};
 
