@@ -1,0 +1,98 @@
+//! The examples in `examples/traffic`: what the documentation says of them holds, and it shows them word for word.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue};
+use postern_intentions::yaml::{self, FileKind};
+use postern_names::ServiceName;
+use postern_traffic::retry::{CallProtocol, Repeatable};
+use postern_traffic::route::check_hops;
+use postern_traffic::{HashKeys, Outcome, RateLimits, RequestHead, RetryPolicy, Routing, ServiceSettings, TrafficFile};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+fn text_of(path: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn name(text: &str) -> ServiceName {
+    text.parse().expect("a name")
+}
+
+const KIND: FileKind = FileKind { name: "an example", depth: 16, empty: "", alias: "", one_document: "" };
+
+/// The services of an example, which must be valid.
+fn example(file: &str) -> BTreeMap<ServiceName, ServiceSettings> {
+    let tree = yaml::parse(&text_of(&format!("examples/traffic/{file}")), &KIND).expect("YAML");
+    let read = yaml::decode::<TrafficFile>(tree);
+    assert_eq!(read.problems, []);
+    let file = read.value.expect("a file without fault");
+    assert_eq!(file.validate(), Ok(()));
+    file.services.into_iter().map(|settings| (settings.service.clone(), settings)).collect()
+}
+
+#[test]
+fn the_documentation_shows_the_examples_word_for_word() {
+    for topic in ["routing", "retries"] {
+        let example = text_of(&format!("examples/traffic/{topic}.yaml"));
+        assert!(text_of(&format!("docs/{topic}.md")).contains(&format!("```yaml\n{example}```")), "{topic}");
+    }
+}
+
+/// What becomes of a GET: `service/subset target timeout`.
+fn goes(service: &str, target: &str, is_canary: bool, rng: &mut StdRng) -> String {
+    let settings = example("routing.yaml");
+    let compiled: BTreeMap<_, _> = settings.iter().map(|(name, one)| (name, Routing::compile(one).expect("valid"))).collect();
+    let mut headers = HeaderMap::new();
+    if is_canary {
+        headers.insert("x-canary", HeaderValue::from_static("yes"));
+    }
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let request = RequestHead { method: "GET", path, query, headers: &headers };
+    let to = compiled[&name(service)].route(&request, |service| compiled.get(service), rng).expect("a destination");
+    let rewritten = to.rewrite.as_ref().map_or_else(|| target.to_owned(), ToString::to_string);
+    let service = to.service.map_or(service, ServiceName::as_str);
+    format!("{service}/{} {rewritten} {}", to.subset.unwrap_or("-"), to.timeouts.request)
+}
+
+#[test]
+fn the_routing_example_does_what_its_comments_say() {
+    let rng = &mut StdRng::seed_from_u64(1);
+    assert_eq!(goes("api", "/reports/2026?month=5", false, rng), "reports/- /2026?month=5 1m");
+    assert_eq!(goes("api", "/orders", true, rng), "api/v2 /orders 15s");
+    assert_eq!(goes("billing", "/orders", false, rng), "invoices/- /orders 15s");
+    let v2 = (0..2_000).filter(|_| goes("api", "/orders", false, rng) == "api/v2 /orders 15s").count();
+    assert!((140..260).contains(&v2), "{v2} of 2000");
+    let settings = example("routing.yaml");
+    for service in settings.keys() {
+        assert_eq!(check_hops(service, |service| settings.get(service)), Ok(()));
+    }
+}
+
+#[test]
+fn the_retries_example_does_what_its_comments_say() {
+    let settings = example("retries.yaml");
+    let api = &settings[&name("api")];
+    let policy = RetryPolicy::compile(&api.retries);
+    let asked = |method, outcome| policy.retries(Repeatable { method, protocol: CallProtocol::Http, tries: 2 }, outcome);
+    assert!(asked("GET", Outcome::Status(503)) && asked("POST", Outcome::ConnectFailure));
+    assert!(!asked("GET", Outcome::Status(500)) && !asked("POST", Outcome::Status(503)));
+
+    let now = Instant::now();
+    let limits = RateLimits::compile(&api.rate_limits, None, now).expect("limits");
+    let headers = HeaderMap::new();
+    let let_in = |path, times: u32| {
+        let request = RequestHead { method: "GET", path, query: None, headers: &headers };
+        (0..times).filter(|_| limits.check(&name("web"), &request, now + Duration::from_millis(1)).is_ok()).count()
+    };
+    assert_eq!(let_in("/export/all", 10), 2);
+    assert_eq!(let_in("/orders", 1_000), 198, "the two exports counted too");
+
+    let keys = HashKeys::compile(&settings[&name("sessions")].balancer.hash_on).expect("keys");
+    let request = RequestHead { method: "GET", path: "/", query: None, headers: &headers };
+    let hash = |last| keys.hash(&request, [127, 0, 0, last].into());
+    assert!(hash(1).is_some() && hash(1) != hash(2));
+}
