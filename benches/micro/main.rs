@@ -10,6 +10,7 @@ mod metrics;
 mod records;
 mod rules;
 mod snapshot;
+mod traffic;
 mod verification;
 
 use criterion::{criterion_group, criterion_main};
@@ -23,6 +24,7 @@ criterion_group!(
     frames::bench,
     records::bench,
     snapshot::bench,
-    metrics::bench
+    metrics::bench,
+    traffic::bench
 );
 criterion_main!(micro);
