@@ -14,6 +14,7 @@ pub(crate) mod headers;
 pub(crate) mod inbound;
 pub(crate) mod instances;
 pub mod judge;
+pub mod jwt;
 pub(crate) mod limits;
 pub(crate) mod outbound;
 pub(crate) mod pool;
