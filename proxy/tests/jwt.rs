@@ -277,7 +277,8 @@ fn the_examples_of_the_rfc_are_taken() {
 #[test]
 fn a_key_set_that_is_none_is_refused() {
     let refusal = |text: &str| Verifier::compile(&provider(), text).unwrap_err();
-    for text in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, r#"{"keys":[]}x"#] {
+    assert_eq!(refusal(""), JwksError::Absent);
+    for text in [" ", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#, r#"{"keys":[]}x"#] {
         assert!(matches!(refusal(text), JwksError::Malformed { .. }), "{text}");
     }
     assert_eq!(refusal(&jwks(vec![jwk("ES256"); 33])), JwksError::TooManyKeys { keys: 33 });

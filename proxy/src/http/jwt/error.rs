@@ -74,6 +74,9 @@ impl JwtError {
 /// Why the keys of a provider cannot be used. Without keys none of its tokens is taken.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum JwksError {
+    /// The text is empty.
+    #[error("there is no key set yet")]
+    Absent,
     /// Longer than [`super::MOST_JWKS_BYTES`].
     #[error("the key set is longer than 256 KiB")]
     TooLong,

@@ -31,6 +31,9 @@ impl Keys {
     /// From the text of a key set. Keys that are not understood or not for signatures are left out; a set without keys is
     /// one that takes no token.
     pub fn parse(text: &str) -> Result<Self, JwksError> {
+        if text.is_empty() {
+            return Err(JwksError::Absent);
+        }
         if text.len() > MOST_JWKS_BYTES {
             return Err(JwksError::TooLong);
         }
