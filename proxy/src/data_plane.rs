@@ -9,18 +9,19 @@ use std::time::Duration;
 use postern_ca::{SpiffeId, SvidSource, TrustSource};
 use postern_names::{InstanceId, PortName, ServiceName, TrustDomain};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::balance::Loads;
 use crate::clock::Clock;
 use crate::connections::{Connections, keep_judging};
 use crate::http::inbound::{HttpInbound, Locals};
 use crate::http::instances::Instances;
+use crate::http::mirror::MOST as MOST_MIRRORS;
 use crate::http::outbound::HttpOutbound;
+use crate::http::own::OwnService;
 use crate::http::pool::PoolContext;
 use crate::http::serve::Server;
 use crate::inbound::Inbound;
@@ -30,6 +31,7 @@ use crate::snapshot::SnapshotSource;
 use crate::transport::accept::Acceptor;
 use crate::transport::dial::{Dialler, DiallerContext};
 use crate::transport::tunnel::{Budgets, PeerTunnels, TunnelLimits, Tunnels};
+use crate::upstreams::Upstreams;
 
 pub use crate::access_log::{AccessLog, LogMode};
 pub use crate::limits::Limits;
@@ -53,6 +55,8 @@ pub struct DataPlaneConfig {
     pub trust_domain: TrustDomain,
     /// This copy of the service.
     pub instance: InstanceId,
+    /// Where it runs, REGION[/ZONE]; empty: not told.
+    pub locality: String,
     /// The current SVID.
     pub svid: SvidSource,
     /// What is trusted now. It is replaced before the snapshot that has it is published.
@@ -100,7 +104,8 @@ pub enum DataPlaneError {
 pub struct Shared {
     connections: Arc<Connections>,
     admission: Arc<Admission>,
-    loads: Arc<Loads>,
+    upstreams: Arc<Upstreams>,
+    own: Arc<OwnService>,
     peer_tunnels: Arc<PeerTunnels>,
     budgets: Arc<Budgets>,
 }
@@ -112,7 +117,8 @@ impl Shared {
         Self {
             connections: Connections::new(config.service.clone(), limits.max_connections, limits.max_connections_per_peer),
             admission: Admission::new(limits),
-            loads: Arc::default(),
+            upstreams: Upstreams::new(config.instance.clone(), config.locality.clone()),
+            own: Arc::default(),
             peer_tunnels: PeerTunnels::new(limits.tunnels_per_address),
             budgets: Budgets::new(limits.unread, limits.unread_per_peer),
         }
@@ -131,7 +137,7 @@ impl Shared {
     /// Judges every open connection again at each snapshot, whichever worker has it, and tells the sequence number of the
     /// newest snapshot by which all were judged. Runs until it is dropped.
     pub async fn keep_judging(self, snapshots: SnapshotSource, clock: Arc<Clock>, enforced: watch::Sender<u64>) {
-        keep_judging(self.connections, snapshots, clock, enforced).await;
+        tokio::join!(keep_judging(self.connections, snapshots, clock, enforced), self.upstreams.keep_judging());
     }
 }
 
@@ -146,6 +152,7 @@ impl DataPlaneConfig {
             service: self.service.clone(),
             trust_domain: self.trust_domain.clone(),
             instance: self.instance.clone(),
+            locality: self.locality.clone(),
             svid: self.svid.clone(),
             trust: self.trust.clone(),
             snapshots: self.snapshots.clone(),
@@ -268,6 +275,7 @@ fn spawn_listeners(
         config.metrics.clone(),
         pools.clone(),
     );
+    let mirrors = Arc::new(Semaphore::new(MOST_MIRRORS));
     let trimmed = instances.clone();
     upkeep.spawn(trim(move || trimmed.trim()));
     for (upstream, listener) in config.upstreams {
@@ -276,10 +284,9 @@ fn spawn_listeners(
         let unusable = |error| DataPlaneError::Listener { what: format!("the upstream {upstream}"), error };
         let outbound = Arc::new(Outbound {
             service: config.service.clone(),
-            instance: config.instance.clone(),
             upstream: upstream.clone(),
             dialler,
-            loads: shared.loads.clone(),
+            upstreams: shared.upstreams.clone(),
             connections: shared.connections.clone(),
             snapshots: config.snapshots.clone(),
             clock: config.clock.clone(),
@@ -287,7 +294,7 @@ fn spawn_listeners(
             log: config.access_log.clone(),
             metrics: config.metrics.clone(),
             stopping: (*stopping).clone(),
-            http: HttpOutbound { server: server.clone(), instances: instances.clone() },
+            http: HttpOutbound { server: server.clone(), instances: instances.clone(), mirrors: mirrors.clone() },
         });
         match listener {
             UpstreamListener::Tcp(listener) => listeners.spawn(outbound.serve_tcp(tcp(listener).map_err(unusable)?)),
@@ -310,6 +317,7 @@ fn spawn_listeners(
             metrics: config.metrics.clone(),
             server: server.clone(),
             locals: Locals::new(config.locals.clone(), config.limits.local_dial, pools.clone()),
+            own: shared.own.clone(),
         });
         let trimmed = http.clone();
         upkeep.spawn(trim(move || trimmed.locals.trim()));

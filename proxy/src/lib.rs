@@ -5,7 +5,6 @@
 
 pub mod access_log;
 pub mod admin;
-pub mod balance;
 pub mod clock;
 pub mod connections;
 pub mod control_client;
@@ -24,6 +23,7 @@ pub mod snapshot;
 pub mod state;
 pub mod status;
 pub mod transport;
+pub(crate) mod upstreams;
 
 pub use settings::Settings;
 pub use sidecar::{Addresses, ProxyError, Shutdown, run};

@@ -113,6 +113,14 @@ impl LocalStream {
         Self::Tcp(stream)
     }
 
+    /// The address of the process at the other end; the unspecified one for a UNIX socket.
+    pub(crate) fn peer_ip(&self) -> IpAddr {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.ip().to_canonical()),
+            Self::Unix(_) => IpAddr::from([0, 0, 0, 0]),
+        }
+    }
+
     /// Ends the connection at once: what is queued is dropped and the other end sees a reset (RFC 9293 §3.10.7), never
     /// an orderly end that could be taken for a whole answer.
     pub fn reset(self) {

@@ -5,16 +5,17 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Instant as StdInstant;
 
 use postern_intentions::Protocol;
 use postern_names::{InstanceId, NameError, PortName, ServiceName};
+use postern_traffic::{Ejection, NoInstance, OpenRequest, Outcome, Overloaded, RoutingError};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::{AccessLog, Record};
-use crate::balance::{self, Load, Loads, NoEndpoint};
 use crate::clock::Clock;
 use crate::connections::{Connections, Judgeable, What};
 use crate::copy::{End, PumpError};
@@ -27,6 +28,7 @@ use crate::snapshot::{PairVerdict, Snapshot, SnapshotSource};
 use crate::transport::dial::{DialError, Dialler, Target};
 use crate::transport::tunnel::Reason;
 use crate::transport::{Stream, listen};
+use crate::upstreams::{self, PickedInstance, Upstreams};
 
 /// Which port of which service an upstream listener leads to: `db`, or `api:grpc` for a named port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,10 +78,9 @@ impl UpstreamListener {
 /// The dialling half of a sidecar, for one upstream.
 pub(crate) struct Outbound {
     pub(crate) service: ServiceName,
-    pub(crate) instance: InstanceId,
     pub(crate) upstream: UpstreamSpec,
     pub(crate) dialler: Arc<Dialler>,
-    pub(crate) loads: Arc<Loads>,
+    pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) snapshots: SnapshotSource,
     pub(crate) clock: Arc<Clock>,
@@ -96,7 +97,7 @@ struct Reached {
     /// How many of the bytes that were read ahead it carries already.
     sent: usize,
     instance: InstanceId,
-    load: Load,
+    open: OpenRequest,
 }
 
 /// Why no instance was reached.
@@ -110,6 +111,12 @@ pub(crate) enum Unreached {
     NoneWithPort,
     #[error("the only instance is this one, and a sidecar does not dial itself")]
     OnlyOurselves,
+    #[error("{0}")]
+    NoSubset(NoInstance),
+    #[error("{0}")]
+    NoRoute(RoutingError),
+    #[error("{0}")]
+    Overloaded(Overloaded),
     #[error("its name is too long for TLS together with the trust domain")]
     NoServerName,
     #[error("{instance}: {error}")]
@@ -122,6 +129,9 @@ impl Unreached {
         match self {
             Self::UnknownService | Self::NoneHealthy => "no_endpoint",
             Self::NoneWithPort => "no_such_port",
+            Self::NoSubset(_) => "no_subset",
+            Self::NoRoute(_) => "no_route",
+            Self::Overloaded(_) => "overloaded",
             Self::NoServerName => "no_server_name",
             Self::OnlyOurselves | Self::Dial { error: DialError::Ourselves, .. } => "dial_to_self",
             Self::Dial { error: DialError::Connect(_), .. } => "connect_failed",
@@ -222,13 +232,17 @@ impl Outbound {
         let mut failed = None;
         for _ in 0..self.limits.dial_attempts {
             let picked = if tried.is_empty() { self.first_pick().await } else { self.pick(&tried) };
-            let target = match picked {
-                Ok(target) => target,
+            let PickedInstance { target, service, mut open } = match picked {
+                Ok(picked) if tried.contains(&picked.target.instance) => break,
+                Ok(picked) => picked,
                 Err(none) => return Err(failed.unwrap_or(none)),
             };
-            let load = self.loads.begin(&target.instance);
-            match self.dialler.dial(&target, ahead).await {
-                Ok((stream, sent)) => return Ok(Reached { stream, sent, instance: target.instance, load }),
+            self.upstreams.was_called();
+            match self.dialler(&service)?.dial(&target, ahead).await {
+                Ok((stream, sent)) => {
+                    self.tell(&service, open.ended(Outcome::Connected, StdInstant::now()));
+                    return Ok(Reached { stream, sent, instance: target.instance, open });
+                }
                 Err(error) => {
                     if let DialError::Handshake(error) = &error {
                         self.metrics.handshake_failed(Direction::Outbound, error.word());
@@ -236,6 +250,9 @@ impl Outbound {
                     let Target { instance, address, .. } = target;
                     tracing::debug!(upstream = %self.upstream, %instance, address, %error, "an instance was not reached");
                     let is_final = !error.may_try_another();
+                    if !is_final {
+                        self.tell(&service, open.ended(Outcome::ConnectFailure, StdInstant::now()));
+                    }
                     tried.push(instance.clone());
                     failed = Some(Unreached::Dial { instance, error });
                     if is_final {
@@ -247,9 +264,23 @@ impl Outbound {
         Err(failed.unwrap_or(Unreached::NoneHealthy))
     }
 
+    /// Who dials instances of `service`, which is another one than the upstream where that redirects or has failed over.
+    fn dialler(&self, service: &ServiceName) -> Result<Arc<Dialler>, Unreached> {
+        if *service == self.upstream.service {
+            return Ok(self.dialler.clone());
+        }
+        self.http.instances.dialler(&UpstreamSpec { service: service.clone(), port: self.upstream.port.clone() })
+    }
+
+    fn tell(&self, service: &ServiceName, ejection: Option<Ejection>) {
+        if let Some(ejection) = ejection {
+            upstreams::tell(service, &ejection);
+        }
+    }
+
     /// Waits as long as a dial may take for an instance to be told: a service and its caller that start together should
     /// not fail for the milliseconds in which one knows nothing of the other yet.
-    pub(crate) async fn first_pick(&self) -> Result<Target, Unreached> {
+    pub(crate) async fn first_pick(&self) -> Result<PickedInstance, Unreached> {
         let mut snapshots = self.snapshots.clone();
         let deadline = Instant::now() + self.limits.dial;
         loop {
@@ -264,26 +295,25 @@ impl Outbound {
         }
     }
 
-    pub(crate) fn pick(&self, tried: &[InstanceId]) -> Result<Target, Unreached> {
-        let snapshot = self.snapshots.borrow();
-        let upstream = snapshot.upstreams.get(&self.upstream.service).ok_or(Unreached::UnknownService)?;
-        let picked =
-            balance::pick(&upstream.endpoints, &self.upstream.port, &self.instance, tried, &self.loads, &mut rand::rng());
-        match picked {
-            Ok(endpoint) => Ok(Target {
-                instance: endpoint.instance.clone(),
-                address: endpoint.address.clone(),
-                speaks_tunnel: endpoint.transports.iter().any(|transport| transport == "tunnel"),
-            }),
-            Err(NoEndpoint::NoneHealthy | NoEndpoint::AllTried) => Err(Unreached::NoneHealthy),
-            Err(NoEndpoint::NoneWithPort) => Err(Unreached::NoneWithPort),
-            Err(NoEndpoint::OnlyOurselves) => Err(Unreached::OnlyOurselves),
-        }
+    fn pick(&self, tried: &[InstanceId]) -> Result<PickedInstance, Unreached> {
+        let compiled = self.upstreams.of(&self.snapshots.borrow());
+        let called = compiled.get(&self.upstream.service).ok_or(Unreached::UnknownService)?;
+        let destination = compiled.route_connection(called).map_err(Unreached::NoRoute)?;
+        let service = destination.service.unwrap_or(&self.upstream.service);
+        let port = destination.port.unwrap_or(&self.upstream.port);
+        let reached = compiled.get(service).ok_or(Unreached::UnknownService)?;
+        let picked = compiled.pick(service, &reached.service, destination.subset, port, None, tried);
+        picked.map_err(|none| match none {
+            NoInstance::NoneKnown => Unreached::NoneHealthy,
+            NoInstance::NoneWithPort { .. } => Unreached::NoneWithPort,
+            NoInstance::OnlyCaller => Unreached::OnlyOurselves,
+            none @ (NoInstance::UnknownSubset { .. } | NoInstance::EmptySubset { .. }) => Unreached::NoSubset(none),
+        })
     }
 
     /// Copies until either side, or a revocation, ends it. The sockets are closed when it returns.
     async fn carry(&self, reached: Reached, caller: LocalStream, ahead: &[u8], metrics: &mut ConnectionMetrics) -> Ending {
-        let Reached { mut stream, sent, instance, load } = reached;
+        let Reached { mut stream, sent, instance, open } = reached;
         let judgeable = Judgeable {
             what: What::Connection,
             direction: Direction::Outbound,
@@ -333,7 +363,7 @@ impl Outbound {
             return self.conclude(ending, expected, &failed, metrics);
         }
         let (copied, bytes_in, bytes_out) = copy(stream, ahead.len(), caller, &mut registered, metrics).await;
-        drop((registered, load));
+        drop((registered, open));
         (ending.bytes_in, ending.bytes_out) = (bytes_in, bytes_out);
         self.conclude(ending, expected, &copied, metrics)
     }

@@ -319,6 +319,7 @@ impl Claimed {
             service: settings.service.clone(),
             trust_domain,
             instance: settings.id.clone(),
+            locality: settings.locality.clone(),
             svid: svid.clone(),
             trust: trust.clone(),
             snapshots: publisher.snapshots(),

@@ -9,6 +9,7 @@ use postern_api::v1;
 use postern_ca::Trust;
 use postern_intentions::{Protocol, RuleSet};
 use postern_names::{InstanceId, PortName, ServiceName};
+use postern_traffic::Locality;
 use postern_traffic::{JwtProvider, ServiceSettings};
 
 /// Where the newest snapshot is published.
@@ -158,4 +159,29 @@ pub struct Endpoint {
     pub locality: String,
     /// Its labels (`--meta`), by which subsets are chosen. The same `Arc` as before where the endpoint did not change.
     pub meta: Arc<BTreeMap<String, String>>,
+}
+
+impl Endpoint {
+    /// Every sidecar accepts direct connections; one that lists its transports without `direct` says that it does not.
+    pub(crate) fn speaks_direct(&self) -> bool {
+        self.transports.is_empty() || self.transports.iter().any(|transport| transport == "direct")
+    }
+}
+
+impl postern_traffic::Instance for Endpoint {
+    fn id(&self) -> &InstanceId {
+        &self.instance
+    }
+
+    fn meta(&self, key: &str) -> Option<&str> {
+        self.meta.get(key).map(String::as_str)
+    }
+
+    fn locality(&self) -> Option<Locality<'_>> {
+        Locality::parse(&self.locality)
+    }
+
+    fn ports(&self) -> impl Iterator<Item = &PortName> {
+        self.ports.iter()
+    }
 }

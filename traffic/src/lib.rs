@@ -36,6 +36,6 @@ pub use period::Period;
 pub use rate::{Limited, RateLimits};
 pub use request::RequestHead;
 pub use resolve::{Caller, Instance, NoInstance, Picked, ServiceTargets, Wanted};
-pub use retry::{RetryBudget, RetryPolicy};
+pub use retry::{ActiveRequest, CallProtocol, Repeatable, RetryBudget, RetryPermit, RetryPolicy};
 pub use route::{Destination, HeaderChanges, Routing, RoutingError};
 pub use settings::{JwtProvider, ServiceSettings, TrafficFile};

@@ -75,6 +75,11 @@ impl RateLimits {
         Ok(Self { epoch, limits: limits.collect::<Result<_, _>>()? })
     }
 
+    /// None at all.
+    pub fn none() -> Self {
+        Self { epoch: Instant::now(), limits: Vec::new() }
+    }
+
     /// Whether there is nothing to check.
     pub fn is_empty(&self) -> bool {
         self.limits.is_empty()

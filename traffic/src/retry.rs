@@ -88,6 +88,11 @@ impl RetryPolicy {
         self.attempts
     }
 
+    /// Whether a request is perhaps sent again after part of it was sent: then it has to be kept.
+    pub fn keeps_requests(&self) -> bool {
+        self.attempts > 0 && (self.on != Conditions::default().with(RetryOn::ConnectFailure) || !self.statuses.is_empty())
+    }
+
     /// The share of the active requests that may be retries.
     pub fn budget(&self) -> Percent {
         self.budget

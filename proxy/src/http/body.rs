@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use super::answer::{Language, Refusal, grpc_trailers};
 use super::exchange::Exchange;
+use super::replay::Try;
 
 /// The body of a request that is sent, or of an answer.
 pub(crate) struct Body(Kind);
@@ -21,6 +22,8 @@ enum Kind {
     Own(Option<Bytes>),
     /// What the caller sends.
     Sent(Incoming, Arc<Sent>),
+    /// The same, kept for another try.
+    Tried(Try),
     /// What the service answers. It holds the exchange, which ends with it.
     Answered(Incoming, Box<Exchange>),
     /// The trailers of a call that was cut off.
@@ -31,7 +34,7 @@ enum Kind {
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     bytes: AtomicU64,
-    is_over: AtomicU64,
+    is_over: AtomicBool,
 }
 
 impl Sent {
@@ -40,9 +43,19 @@ impl Sent {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// More of it has passed.
+    pub(crate) fn adds(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// All of it has passed.
+    pub(crate) fn ends(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+
     /// Whether all of it was taken by the connection.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Relaxed) == 1
+        self.is_over.load(Ordering::Relaxed)
     }
 }
 
@@ -55,6 +68,9 @@ pub(crate) enum BodyError {
     /// The request is allowed no more.
     #[error("the request is allowed no more")]
     Closed,
+    /// Nothing has moved for too long.
+    #[error("nothing has moved for too long")]
+    Idle,
 }
 
 impl Body {
@@ -72,9 +88,14 @@ impl Body {
     pub(crate) fn sent(incoming: Incoming) -> (Self, Arc<Sent>) {
         let sent = Arc::new(Sent::default());
         if http_body::Body::is_end_stream(&incoming) {
-            sent.is_over.store(1, Ordering::Relaxed);
+            sent.ends();
         }
         (Self(Kind::Sent(incoming, sent.clone())), sent)
+    }
+
+    /// What a caller sends, kept for another try.
+    pub(crate) fn tried(this: Try) -> Self {
+        Self(Kind::Tried(this))
     }
 
     /// What the service answers.
@@ -99,13 +120,14 @@ impl http_body::Body for Body {
                 if let Some(Ok(frame)) = &frame
                     && let Some(data) = frame.data_ref()
                 {
-                    sent.bytes.fetch_add(data.remaining() as u64, Ordering::Relaxed);
+                    sent.adds(data.remaining() as u64);
                 }
                 if frame.is_none() || http_body::Body::is_end_stream(incoming) {
-                    sent.is_over.store(1, Ordering::Relaxed);
+                    sent.ends();
                 }
                 Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
             }
+            Kind::Tried(this) => this.poll_frame(cx),
             Kind::Answered(incoming, exchange) => {
                 if let Poll::Ready(because) = exchange.poll_closed(cx) {
                     if exchange.language() == Language::Http {
@@ -115,7 +137,12 @@ impl http_body::Body for Body {
                     self.0 = Kind::CutOff(None);
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
+                    return match exchange.poll_idle(cx) {
+                        Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Idle))),
+                        Poll::Pending => Poll::Pending,
+                    };
+                };
                 match &frame {
                     Some(Ok(frame)) => exchange.passed(frame),
                     Some(Err(error)) => exchange.broke_off(error),
@@ -134,6 +161,7 @@ impl http_body::Body for Body {
             Kind::Own(bytes) => bytes.is_none(),
             Kind::CutOff(trailers) => trailers.is_none(),
             Kind::Sent(incoming, _) | Kind::Answered(incoming, _) => incoming.is_end_stream(),
+            Kind::Tried(this) => this.is_end_stream(),
         }
     }
 
@@ -142,6 +170,7 @@ impl http_body::Body for Body {
             Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::CutOff(_) => SizeHint::with_exact(0),
             Kind::Sent(incoming, _) | Kind::Answered(incoming, _) => incoming.size_hint(),
+            Kind::Tried(this) => this.size_hint(),
         }
     }
 }

@@ -1,16 +1,20 @@
 //! One request and its answer, from the first byte of its head to the last of the answer: judged, counted, logged.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant as StdInstant};
 
 use bytes::{Buf, Bytes};
+use http::header::RETRY_AFTER;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Frame;
 use postern_intentions::Because;
 use postern_names::{InstanceId, PortName, ServiceName};
-use tokio::time::Instant;
+use postern_traffic::{ActiveRequest, Ejection, OpenRequest, Outcome, Permit};
+use tokio::time::{Instant, Sleep};
 
 use super::answer::{Answer, Language, Refusal, refuse};
 use super::body::Sent;
@@ -19,6 +23,7 @@ use super::serve::Active;
 use crate::access_log::{AccessLog, RequestRecord};
 use crate::connections::{Closed, Registered};
 use crate::metrics::{Direction, Judged, RequestMetrics};
+use crate::upstreams;
 
 /// What all requests on one connection have in common.
 pub(crate) struct Side {
@@ -69,6 +74,20 @@ pub(crate) struct Exchange {
     registered: Option<Registered>,
     lease: Option<Lease>,
     active: Option<Active>,
+    open: Option<OpenRequest>,
+    room: Option<(Permit, ActiveRequest)>,
+    idle: Idle,
+    retry_after: Option<Duration>,
+}
+
+/// Ends an exchange in which nothing moves.
+#[derive(Default)]
+struct Idle {
+    /// Zero: never.
+    most: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes that had moved when the timer was set.
+    moved: u64,
 }
 
 impl Exchange {
@@ -99,22 +118,16 @@ impl Exchange {
             registered: None,
             lease: None,
             active: None,
+            open: None,
+            room: None,
+            idle: Idle::default(),
+            retry_after: None,
         })
     }
 
     /// What its caller understands.
     pub(crate) fn language(&self) -> Language {
         self.language
-    }
-
-    /// The calling service.
-    pub(crate) fn source(&self) -> &ServiceName {
-        &self.side.source
-    }
-
-    /// The called service.
-    pub(crate) fn destination(&self) -> &ServiceName {
-        &self.destination
     }
 
     /// When its head had arrived.
@@ -133,11 +146,62 @@ impl Exchange {
         self.registered = Some(registered);
     }
 
-    /// Another service gets it.
-    pub(crate) fn goes_to(&mut self, destination: &ServiceName, metrics: &Arc<RequestMetrics>) {
+    /// Another service gets it than the one that was called.
+    pub(crate) fn goes_to(&mut self, destination: &ServiceName, metrics: impl FnOnce() -> Arc<RequestMetrics>) {
         if self.destination != *destination {
             self.destination = destination.clone();
-            self.metrics = metrics.clone();
+            self.metrics = metrics();
+        }
+    }
+
+    /// The places that it takes until it ends.
+    pub(crate) fn takes(&mut self, permit: Permit, request: ActiveRequest) {
+        self.room = Some((permit, request));
+    }
+
+    /// Where it is counted among the requests of its service.
+    pub(crate) fn request(&self) -> Option<&ActiveRequest> {
+        self.room.as_ref().map(|(_, request)| request)
+    }
+
+    /// An instance has it.
+    pub(crate) fn open_on(&mut self, open: OpenRequest) {
+        self.open = Some(open);
+    }
+
+    /// How the try on that instance ended, without an answer that is passed on.
+    pub(crate) fn try_ended(&mut self, outcome: Outcome) {
+        if let Some(mut open) = self.open.take() {
+            self.tell(open.ended(outcome, StdInstant::now()));
+        }
+    }
+
+    fn tell(&self, ejection: Option<Ejection>) {
+        if let Some(ejection) = ejection {
+            upstreams::tell(&self.destination, &ejection);
+        }
+    }
+
+    /// Nothing may move for so long while the answer passes; zero: for ever.
+    pub(crate) fn may_idle(&mut self, most: Duration) {
+        self.idle.most = most;
+    }
+
+    /// Ready when nothing has moved, in either direction, for too long. Asked when nothing moves now.
+    pub(crate) fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.idle.most.is_zero() {
+            return Poll::Pending;
+        }
+        loop {
+            let moved = self.answered + self.sent.as_ref().map_or(0, |sent| sent.bytes());
+            let timer = self.idle.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.idle.most)));
+            ready!(timer.as_mut().poll(cx));
+            if moved == self.idle.moved {
+                self.fails("idle");
+                return Poll::Ready(());
+            }
+            self.idle.moved = moved;
+            timer.as_mut().reset(Instant::now() + self.idle.most);
         }
     }
 
@@ -159,8 +223,15 @@ impl Exchange {
     /// The head of the answer.
     pub(crate) fn answers(&mut self, status: StatusCode, headers: &HeaderMap) {
         self.status = Some(status);
+        let now = StdInstant::now();
         if self.language == Language::Grpc {
             self.note_grpc_status(headers);
+        } else if let Some(open) = &mut self.open {
+            let ejection = open.ended(Outcome::Status(status.as_u16()), now);
+            self.tell(ejection);
+        }
+        if let Some(open) = &mut self.open {
+            open.answered(now);
         }
     }
 
@@ -175,7 +246,12 @@ impl Exchange {
 
     fn note_grpc_status(&mut self, headers: &HeaderMap) {
         let status = headers.get("grpc-status").and_then(|status| status.to_str().ok());
-        self.grpc_status = status.and_then(|status| status.parse().ok()).or(self.grpc_status);
+        let Some(status) = status.and_then(|status| status.parse().ok()) else { return };
+        self.grpc_status = Some(status);
+        if let Some(open) = &mut self.open {
+            let ejection = open.ended(Outcome::GrpcStatus(status), StdInstant::now());
+            self.tell(ejection);
+        }
     }
 
     /// The connection that it came on is busy with it until it ends.
@@ -183,10 +259,19 @@ impl Exchange {
         self.active = Some(active);
     }
 
+    /// When it may be sent again, if it is refused.
+    pub(crate) fn retry_after(&mut self, after: Duration) {
+        self.retry_after = Some(after);
+    }
+
     /// A sidecar answers in place of the service; what it says is all there is.
     pub(crate) fn refused(&mut self, refusal: Refusal, because: &str) -> Answer {
         let (source, destination) = (self.side.source.as_str(), self.destination.as_str());
-        let answer = refuse(self.language, refusal, source, destination, because);
+        let mut answer = refuse(self.language, refusal, source, destination, because);
+        if let Some(after) = self.retry_after {
+            // In whole seconds (RFC 9110 §10.2.3), rounded up.
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1_000) as u64));
+        }
         self.answers(answer.status(), answer.headers());
         self.reason.get_or_insert(refusal.word());
         if refusal != Refusal::Denied {
@@ -229,12 +314,26 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    /// What the end says of the instance.
+    fn end_try(&mut self) {
+        let Some(mut open) = self.open.take() else { return };
+        let now = StdInstant::now();
+        if self.status.is_none() {
+            open.abandoned(now);
+        } else if !self.complete && self.reason == Some("answer_broken_off") {
+            self.tell(open.ended(Outcome::Reset { before_answer: false }, now));
+        }
+    }
+}
+
 impl Drop for Exchange {
     fn drop(&mut self) {
         // An HTTP/1 connection that a snapshot closes takes its request with it: nobody has asked why yet.
         if !self.complete && self.reason.is_none() {
             let _ = self.poll_closed(&mut Context::from_waker(std::task::Waker::noop()));
         }
+        self.end_try();
         let sent = self.sent.as_ref().map_or(0, |sent| sent.bytes());
         let is_over = self.sent.as_ref().is_none_or(|sent| sent.is_over());
         if let Some(lease) = self.lease.take()

@@ -12,6 +12,9 @@ pub(crate) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-
 /// What decided, on answers of a destination's sidecar to its peer. It never leaves the mesh.
 pub(crate) const DENIED: HeaderName = HeaderName::from_static("x-postern-denied");
 
+/// On answers of the caller's own sidecar: a circuit breaker is open, and nothing was sent.
+pub(crate) const OVERLOADED: HeaderName = HeaderName::from_static("x-postern-overloaded");
+
 /// What becomes of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {

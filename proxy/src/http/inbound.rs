@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
+use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, StatusCode, Uri, Version as HttpVersion};
 use hyper::body::Incoming;
@@ -18,6 +19,7 @@ use parking_lot::Mutex;
 use postern_ca::SpiffeId;
 use postern_intentions::{Forward, VerifiedTokens};
 use postern_names::{InstanceId, PortName, ServiceName};
+use postern_traffic::RequestHead;
 use tokio::time::timeout;
 
 use super::answer::{Answer, Refusal};
@@ -25,6 +27,7 @@ use super::body::Body;
 use super::exchange::{Decider, Exchange, Side};
 use super::headers::{self, CLIENT_CERT, DENIED, Said};
 use super::judge::JudgedRequest;
+use super::own::{Own, OwnService};
 use super::pool::{Connect, Connected, Failure, Pool, PoolContext, Version};
 use super::serve::{Active, Activity, Ended, Server};
 use super::upgrade::Upgrade;
@@ -49,6 +52,7 @@ pub(crate) struct HttpInbound {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) server: Server,
     pub(crate) locals: Locals,
+    pub(crate) own: Arc<OwnService>,
 }
 
 /// Connections to the ports of the service.
@@ -77,7 +81,7 @@ impl Connect for Local {
 
     async fn connect(&self) -> io::Result<Connected> {
         let stream = self.target.dial(self.dial).await?;
-        Ok(Connected { wire: Wire::from(stream), registered: None })
+        Ok(Connected { wire: Wire::from(stream), registered: None, permit: None })
     }
 }
 
@@ -188,14 +192,16 @@ impl PeerConnection {
     }
 
     /// Registers the request, then decides. What is registered stays so until the answer has passed.
-    fn may_it(&self, head: &http::request::Parts, exchange: &mut Exchange) -> Result<Forward, (Refusal, String)> {
+    fn may_it(&self, head: &Parts, exchange: &mut Exchange) -> Result<Forward, (Refusal, String)> {
         if head.method == Method::CONNECT {
             return Err((Refusal::BadRequest, "CONNECT is not served".to_owned()));
         }
         if !authority_agrees(head) {
             return Err((Refusal::BadRequest, ":authority and host differ".to_owned()));
         }
-        let judged = Arc::new(JudgedRequest::of(head, VerifiedTokens::default()));
+        let snapshot = self.inbound.snapshots.borrow().clone();
+        let own = self.inbound.own.of(&snapshot);
+        let judged = Arc::new(JudgedRequest::of(head, VerifiedTokens::default(), own.paths));
         let judgeable = Judgeable { what: What::Request(judged.clone()), ..self.judgeable.clone() };
         // Over HTTP/1 whatever ends a request that is under way ends its connection.
         let kill = (head.version != HttpVersion::HTTP_2).then(|| self.activity.kill());
@@ -206,10 +212,25 @@ impl PeerConnection {
         exchange.registered(registered);
         exchange.judged(verdict, Decider::Rules(decision.decision.because.clone()));
         match decision.forward() {
-            Some(forward) => Ok(forward.clone()),
+            Some(forward) => {
+                if !own.limits.is_empty() {
+                    self.is_within(&own, head, exchange)?;
+                }
+                Ok(forward.clone())
+            }
             None if decision.refused().is_some() => Err((Refusal::BadRequest, decision.decision.because.to_string())),
             None => Err((Refusal::Denied, decision.decision.because.to_string())),
         }
+    }
+
+    /// Whether the rate limits of the service have room for it.
+    fn is_within(&self, own: &Own, head: &Parts, exchange: &mut Exchange) -> Result<(), (Refusal, String)> {
+        let request =
+            RequestHead { method: head.method.as_str(), path: head.uri.path(), query: head.uri.query(), headers: &head.headers };
+        own.limits.check(&self.judgeable.service, &request, std::time::Instant::now()).map_err(|limited| {
+            exchange.retry_after(limited.retry_after);
+            (Refusal::TooMany, format!("rate limit {} of the service is used up", limited.limit))
+        })
     }
 
     fn refuse(&self, exchange: &mut Exchange, refusal: Refusal, because: &str) -> Answer {
@@ -225,7 +246,7 @@ impl PeerConnection {
 
     async fn forward(
         &self,
-        head: http::request::Parts,
+        head: Parts,
         body: Incoming,
         forward: Forward,
         mut exchange: Box<Exchange>,
@@ -243,7 +264,7 @@ impl PeerConnection {
         }
         exchange.reached(self.inbound.instance.clone());
         let sent = {
-            let mut sending = pin!(timeout(ANSWER_TIMEOUT, self.pool.send(request)));
+            let mut sending = pin!(timeout(ANSWER_TIMEOUT, self.pool.send(request, None)));
             poll_fn(|cx| {
                 if let std::task::Poll::Ready(because) = exchange.poll_closed(cx) {
                     return std::task::Poll::Ready(Err(because));
@@ -265,6 +286,9 @@ impl PeerConnection {
             let Some(caller) = caller_upgrade.filter(|_| wants_upgrade) else {
                 return self.refuse(&mut exchange, Refusal::BadGateway, "the service answered 101, which nobody asked for");
             };
+            if let Err(premature) = self.activity.goes_on_in_another_protocol() {
+                return self.refuse(&mut exchange, Refusal::BadRequest, &premature.to_string());
+            }
             let service = hyper::upgrade::on(&mut answer);
             let (mut head, _) = answer.into_parts();
             headers::strip_identity(&mut head.headers);
@@ -284,7 +308,7 @@ impl PeerConnection {
     /// The request as the service gets it.
     fn outgoing(
         &self,
-        mut head: http::request::Parts,
+        mut head: Parts,
         body: Incoming,
         forward: &Forward,
         exchange: &mut Exchange,
@@ -314,13 +338,14 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3_600);
 fn told(failure: &Failure<io::Error>) -> (Refusal, String) {
     match failure {
         Failure::Connect(error, _) => (Refusal::Unavailable, format!("the service cannot be reached: {error}")),
+        Failure::Overloaded(overloaded, _) => (Refusal::Unavailable, overloaded.to_string()),
         Failure::Unsent(error, _) => (Refusal::Unavailable, format!("the service closed the connection: {error}")),
         Failure::Sent(error) => (Refusal::BadGateway, format!("the service broke off before it answered: {error}")),
     }
 }
 
 /// HTTP/2 says the host in `:authority`; a `host` beside it must say the same (RFC 9113 §8.3.1).
-pub(crate) fn authority_agrees(head: &http::request::Parts) -> bool {
+pub(crate) fn authority_agrees(head: &Parts) -> bool {
     match (head.uri.authority(), head.headers.get(header::HOST)) {
         (Some(authority), Some(host)) if head.version == HttpVersion::HTTP_2 => {
             host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
@@ -330,14 +355,25 @@ pub(crate) fn authority_agrees(head: &http::request::Parts) -> bool {
 }
 
 /// What a request says of the host that it is for.
-pub(crate) fn authority_of(head: &http::request::Parts) -> Option<HeaderValue> {
+pub(crate) fn authority_of(head: &Parts) -> Option<HeaderValue> {
     let host = head.headers.get(header::HOST).cloned();
     host.or_else(|| head.uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok()))
 }
 
+/// Turns a request into one of the version of HTTP that is spoken next.
+pub(crate) fn speak(request: &mut Request<Body>, version: Version) -> Result<(), &'static str> {
+    let host = request.headers().get(header::HOST).cloned();
+    let host = host.or_else(|| request.uri().authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok()));
+    let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+    let (mut head, body) = std::mem::replace(request, Request::new(Body::empty())).into_parts();
+    address(&mut head, version, target, host)?;
+    *request = Request::from_parts(head, body);
+    Ok(())
+}
+
 /// Writes target and host as the version of HTTP has them that is spoken next.
 pub(crate) fn address(
-    head: &mut http::request::Parts,
+    head: &mut Parts,
     version: Version,
     target: PathAndQuery,
     host: Option<HeaderValue>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use postern_names::{InstanceId, PortName, ServiceName};
+use postern_traffic::Limit;
 
 use super::pool::{Connect, Connected, Pool, PoolContext, Version};
 use super::wire::Wire;
@@ -48,6 +49,8 @@ pub(crate) struct Instance {
     snapshots: SnapshotSource,
     clock: Arc<Clock>,
     metrics: Arc<Metrics>,
+    /// How many connections to it there may be.
+    room: Arc<Limit>,
 }
 
 impl Connect for Instance {
@@ -55,6 +58,7 @@ impl Connect for Instance {
 
     async fn connect(&self) -> Result<Connected, Unreached> {
         let failed = |error| Unreached::Dial { instance: self.target.instance.clone(), error };
+        let permit = self.room.acquire().map_err(Unreached::Overloaded)?;
         let dialled = self.dialler.dial(&self.target, &[]).await;
         let (stream, _) = dialled.map_err(|error| {
             if let DialError::Handshake(error) = &error {
@@ -80,7 +84,11 @@ impl Connect for Instance {
             return Err(failed(DialError::Handshake(Arc::new(crate::transport::HandshakeError::Refused(refusal)))));
         }
         let (bytes_in, bytes_out) = self.metrics.connection(Direction::Outbound, stream.peer_service()).bytes();
-        Ok(Connected { wire: Wire::from(stream).counted(bytes_in, bytes_out), registered: Some(registered) })
+        Ok(Connected {
+            wire: Wire::from(stream).counted(bytes_in, bytes_out),
+            registered: Some(registered),
+            permit: Some(permit),
+        })
     }
 }
 
@@ -107,6 +115,7 @@ impl Instances {
         upstream: &UpstreamSpec,
         target: &Target,
         version: Version,
+        room: &Arc<Limit>,
     ) -> Result<Arc<Pool<Instance>>, Unreached> {
         let place = Place {
             service: upstream.service.clone(),
@@ -126,13 +135,18 @@ impl Instances {
             snapshots: self.snapshots.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
+            room: room.clone(),
         };
         let pool = Pool::new(instance, version, self.context.clone());
         pools.insert(place, pool.clone());
         Ok(pool)
     }
 
-    fn dialler(&self, upstream: &UpstreamSpec) -> Result<Arc<Dialler>, Unreached> {
+    /// Who dials this port of this service.
+    ///
+    /// # Errors
+    /// When the service has no valid TLS server name.
+    pub(crate) fn dialler(&self, upstream: &UpstreamSpec) -> Result<Arc<Dialler>, Unreached> {
         let mut diallers = self.diallers.lock();
         let key = (upstream.service.clone(), upstream.port.clone());
         if let Some(dialler) = diallers.get(&key) {

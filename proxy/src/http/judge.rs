@@ -19,13 +19,14 @@ pub struct JudgedRequest {
     host: Option<String>,
     headers: HeaderMap,
     tokens: VerifiedTokens,
+    paths: PathSettings,
 }
 
 impl JudgedRequest {
     /// Of a request as it was received.
-    pub(crate) fn of(head: &Parts, tokens: VerifiedTokens) -> Self {
+    pub(crate) fn of(head: &Parts, tokens: VerifiedTokens, paths: PathSettings) -> Self {
         let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
-        Self { method: head.method.clone(), target: target_of(head), host, headers: head.headers.clone(), tokens }
+        Self { method: head.method.clone(), target: target_of(head), host, headers: head.headers.clone(), tokens, paths }
     }
 
     /// Whether it may go on, and in which form.
@@ -49,7 +50,7 @@ impl JudgedRequest {
             host: self.host.as_deref(),
             headers: &self.headers,
             tokens: &self.tokens,
-            paths: PathSettings::default(),
+            paths: self.paths,
         };
         judge_request(&snapshot.rules, &call, &request, now)
     }

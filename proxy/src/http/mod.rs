@@ -4,8 +4,6 @@
 //! service calls another is read in `outbound`. Both serve one side of an [`exchange::Exchange`] with `serve`, and send the
 //! other with a connection out of a `pool`.
 
-#![allow(dead_code)] // until routing and limits are joined to it
-
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod exchange;
@@ -16,8 +14,12 @@ pub(crate) mod instances;
 pub mod judge;
 pub mod jwt;
 pub(crate) mod limits;
+pub(crate) mod mirror;
 pub(crate) mod outbound;
+pub(crate) mod own;
 pub(crate) mod pool;
+mod replay;
 pub(crate) mod serve;
+mod tries;
 pub(crate) mod upgrade;
 pub(crate) mod wire;

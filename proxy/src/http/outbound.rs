@@ -1,49 +1,57 @@
 //! What happens with HTTP that the service sends to another one: head → where to → an instance → answer → account.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header;
-use http::uri::PathAndQuery;
+use http::header::{self, HeaderValue};
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use postern_names::ServiceName;
-use tokio::time::timeout;
+use postern_traffic::RequestHead;
+use tokio::sync::Semaphore;
 
 use super::answer::{Answer, Refusal};
 use super::body::Body;
 use super::exchange::{Decider, Exchange, Side};
-use super::headers::{self, DENIED};
-use super::inbound::{address, authority_agrees, authority_of};
+use super::headers::{self, DENIED, OVERLOADED};
+use super::inbound::authority_agrees;
 use super::instances::{Instances, Unreached};
-use super::pool::{Failure, Version};
 use super::serve::{Active, Activity, Ended, Server};
+use super::tries::{Request as Outgoing, Tries};
 use super::upgrade::Upgrade;
 use super::wire::Wire;
+use super::{mirror, tries};
 use crate::local::LocalStream;
 use crate::metrics::{Direction, Judged, RequestMetrics};
 use crate::outbound::Outbound;
-use crate::snapshot::PairVerdict;
+use crate::upstreams::Compiled;
 
 /// The HTTP half of one upstream.
 pub(crate) struct HttpOutbound {
     pub(crate) server: Server,
     pub(crate) instances: Arc<Instances>,
+    /// Room for copies of requests.
+    pub(crate) mirrors: Arc<Semaphore>,
 }
 
 /// One HTTP connection of the own service.
-struct CallerConnection {
-    outbound: Arc<Outbound>,
+pub(super) struct CallerConnection {
+    pub(super) outbound: Arc<Outbound>,
     side: Arc<Side>,
     metrics: Arc<RequestMetrics>,
     activity: Arc<Activity>,
+    /// Of the process that called; for consistent hashing.
+    source: IpAddr,
 }
 
 impl HttpOutbound {
     /// Serves one connection of the own service until it ends.
     pub(crate) async fn serve(&self, outbound: &Arc<Outbound>, caller: LocalStream) -> Ended {
+        let source = caller.peer_ip();
         let wire = Wire::from(caller);
         let activity = Activity::of(&wire);
         let side = Side {
@@ -58,6 +66,7 @@ impl HttpOutbound {
             metrics: Arc::new(outbound.metrics.requests(Direction::Outbound, &outbound.upstream.service)),
             activity: activity.clone(),
             outbound: outbound.clone(),
+            source,
         });
         let service = service_fn(move |request| connection.clone().request(request));
         self.server.serve(wire, &activity, service).await
@@ -65,7 +74,7 @@ impl HttpOutbound {
 }
 
 impl CallerConnection {
-    fn http(&self) -> &HttpOutbound {
+    pub(super) fn http(&self) -> &HttpOutbound {
         &self.outbound.http
     }
 
@@ -85,38 +94,86 @@ impl CallerConnection {
         if !authority_agrees(&head) {
             return Ok(exchange.refused(Refusal::BadRequest, ":authority and host differ"));
         }
-        Ok(self.send(head, body, exchange, caller_upgrade, active).await)
+        let upstreams = self.known().await;
+        Ok(self.route(head, body, &upstreams, exchange, caller_upgrade, active).await)
     }
 
-    async fn send(
+    /// What is known of the upstreams. Waits a moment where nothing is of this one.
+    async fn known(&self) -> Arc<Compiled> {
+        let compiled = self.outbound.upstreams.of(&self.outbound.snapshots.borrow());
+        if compiled.get(self.upstream()).is_some_and(|called| called.service.instances() > 0) {
+            return compiled;
+        }
+        // An instance that starts together with its caller is told of within milliseconds.
+        let _ = Box::pin(self.outbound.first_pick()).await;
+        self.outbound.upstreams.of(&self.outbound.snapshots.borrow())
+    }
+
+    /// Where does it go, is there room for it, is it made to fail?
+    async fn route(
         &self,
-        mut head: http::request::Parts,
+        mut head: Parts,
         body: Incoming,
+        upstreams: &Compiled,
         mut exchange: Box<Exchange>,
         caller_upgrade: Option<OnUpgrade>,
         active: Active,
     ) -> Answer {
-        let Some((version, verdict)) = self.known() else {
+        let Some(called) = upstreams.get(self.upstream()) else {
             return exchange.refused(Refusal::Unavailable, &Unreached::UnknownService.to_string());
         };
-        exchange.judged(Judged::new(true, verdict.would_deny), Decider::Words(verdict.because.as_str().into()));
-        let host = authority_of(&head);
-        let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         let said = headers::strip(&mut head.headers);
-        if said.trailers {
-            head.headers.insert(header::TE, header::HeaderValue::from_static("trailers"));
+        let of_head = head_of(&head);
+        let destination = match upstreams.route(called, &of_head) {
+            Ok(destination) => destination,
+            Err(error) => return exchange.refused(Refusal::Unavailable, &error.to_string()),
+        };
+        let service = destination.service.unwrap_or(self.upstream());
+        let Some(reached) = upstreams.get(service) else {
+            let because = format!("a route leads to {service}, of which the control plane has not told yet");
+            return exchange.refused(Refusal::Unavailable, &because);
+        };
+        let hash = reached.service.hash(&of_head, self.source);
+        exchange.goes_to(service, || Arc::new(self.outbound.metrics.requests(Direction::Outbound, service)));
+        exchange.judged(Judged::new(true, reached.verdict.would_deny), Decider::Words(reached.because.clone()));
+        self.outbound.upstreams.was_called();
+        let injected = reached.service.settings.faults.draw(&mut rand::rng());
+        if let Some(delay) = injected.delay {
+            tokio::time::sleep(delay).await;
         }
-        let wants_upgrade = said.upgrade.is_some() && version == Version::Http1;
-        if let (true, Some(protocol)) = (wants_upgrade, said.upgrade) {
-            head.headers.insert(header::CONNECTION, header::HeaderValue::from_static("upgrade"));
-            head.headers.insert(header::UPGRADE, protocol);
+        if let Some(status) = injected.abort.and_then(|status| StatusCode::from_u16(status).ok()) {
+            return exchange.refused(Refusal::Injected(status), "a fault that the settings of the service order");
         }
-        if let Err(because) = address(&mut head, version, target, host) {
-            return exchange.refused(Refusal::BadRequest, because);
+        match reached.service.breakers.request() {
+            Ok(permit) => exchange.takes(permit, reached.service.budget.request()),
+            Err(overloaded) => {
+                let mut answer = exchange.refused(Refusal::Unavailable, &overloaded.to_string());
+                answer.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
+                return answer;
+            }
         }
-        let (body, sent) = Body::sent(body);
-        exchange.sends(sent);
-        let answered = self.reach(Request::from_parts(head, body), version, &mut exchange).await;
+        let outgoing = match Outgoing::new(head, said, body, &destination, reached.protocol, exchange.language()) {
+            Ok(outgoing) => outgoing,
+            Err(because) => return exchange.refused(Refusal::BadRequest, because),
+        };
+        exchange.sends(outgoing.sent());
+        let way = tries::Way { upstreams, service, called: reached, destination: &destination, hash };
+        self.send(outgoing, &way, exchange, caller_upgrade, active).await
+    }
+
+    async fn send(
+        &self,
+        mut outgoing: Outgoing,
+        way: &tries::Way<'_>,
+        mut exchange: Box<Exchange>,
+        caller_upgrade: Option<OnUpgrade>,
+        active: Active,
+    ) -> Answer {
+        let wants_upgrade = outgoing.wants_upgrade();
+        let answered = Tries::new(self, way).send(&mut outgoing, &mut exchange).await;
+        if let Some(mirror) = way.destination.mirror {
+            mirror::send(self, way.upstreams, mirror, outgoing.copy());
+        }
         let mut answer = match answered {
             Ok(answer) => answer,
             Err((refusal, because)) => return exchange.refused(refusal, &because),
@@ -125,6 +182,9 @@ impl CallerConnection {
             let Some(caller) = caller_upgrade.filter(|_| wants_upgrade) else {
                 return exchange.refused(Refusal::BadGateway, "the service answered 101, which nobody asked for");
             };
+            if let Err(premature) = self.activity.goes_on_in_another_protocol() {
+                return exchange.refused(Refusal::BadRequest, &premature.to_string());
+            }
             let service = hyper::upgrade::on(&mut answer);
             let (mut head, _) = answer.into_parts();
             headers::strip_identity(&mut head.headers);
@@ -139,61 +199,16 @@ impl CallerConnection {
             exchange.fails("denied");
         }
         headers::strip(&mut head.headers);
+        way.destination.response_headers.apply(&mut head.headers);
         head.version = HttpVersion::HTTP_11;
         exchange.answers(head.status, &head.headers);
+        exchange.may_idle(way.destination.timeouts.idle.duration());
         exchange.holds(active);
         Response::from_parts(head, Body::answered(body, exchange))
     }
-
-    /// What is known of the upstream: how it speaks, and what it will decide.
-    fn known(&self) -> Option<(Version, PairVerdict)> {
-        let snapshot = self.outbound.snapshots.borrow();
-        let upstream = snapshot.upstreams.get(self.upstream())?;
-        Some((Version::of(upstream.protocol), upstream.verdict.clone()))
-    }
-
-    /// Sends the request to an instance; when that cannot be reached, to another one.
-    async fn reach(
-        &self,
-        request: Request<Body>,
-        version: Version,
-        exchange: &mut Exchange,
-    ) -> Result<Response<Incoming>, (Refusal, String)> {
-        let mut request = request;
-        let mut tried = Vec::new();
-        let mut failed = None;
-        for _ in 0..self.outbound.limits.dial_attempts {
-            let target = match if tried.is_empty() { self.outbound.first_pick().await } else { self.outbound.pick(&tried) } {
-                Ok(target) => target,
-                Err(none) => return Err(failed.unwrap_or((Refusal::Unavailable, none.to_string()))),
-            };
-            let pool = self.http().instances.pool(&self.outbound.upstream, &target, version);
-            let pool = pool.map_err(|error| (Refusal::Unavailable, error.to_string()))?;
-            exchange.reached(target.instance.clone());
-            let sent = timeout(REQUEST_TIMEOUT, pool.send(request)).await;
-            match sent {
-                Ok(Ok((answer, lease))) => {
-                    exchange.carried_by(lease);
-                    return Ok(answer);
-                }
-                Ok(Err(Failure::Connect(error, unsent))) => {
-                    request = *unsent;
-                    failed = Some((Refusal::Unavailable, format!("{}: {error}", target.instance)));
-                }
-                Ok(Err(Failure::Unsent(error, unsent))) => {
-                    request = *unsent;
-                    failed = Some((Refusal::Unavailable, format!("{}: {error}", target.instance)));
-                }
-                Ok(Err(Failure::Sent(error))) => {
-                    return Err((Refusal::BadGateway, format!("{} broke off before it answered: {error}", target.instance)));
-                }
-                Err(_) => return Err((Refusal::TimedOut, format!("{} did not answer in time", target.instance))),
-            }
-            tried.push(target.instance);
-        }
-        Err(failed.unwrap_or((Refusal::Unavailable, Unreached::NoneHealthy.to_string())))
-    }
 }
 
-/// From the head of a request to the head of its answer.
-const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
+/// What routing looks at.
+fn head_of(head: &Parts) -> RequestHead<'_> {
+    RequestHead { method: head.method.as_str(), path: head.uri.path(), query: head.uri.query(), headers: &head.headers }
+}

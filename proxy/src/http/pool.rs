@@ -14,6 +14,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use postern_intentions::Protocol;
+use postern_traffic::{Breakers, Overloaded, Permit};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -62,6 +63,8 @@ pub(crate) struct Connected {
     pub(crate) wire: Wire,
     /// Ends it when its peer is trusted no more.
     pub(crate) registered: Option<Registered>,
+    /// Its place among the connections to its instance.
+    pub(crate) permit: Option<Permit>,
 }
 
 /// What all pools of a worker share.
@@ -104,8 +107,22 @@ pub(crate) enum Failure<E> {
     Connect(E, Box<Request<Body>>),
     /// The connection ended before anything of the request was sent.
     Unsent(hyper::Error, Box<Request<Body>>),
+    /// Too many wait for a connection already.
+    Overloaded(Overloaded, Box<Request<Body>>),
     /// It ended afterwards.
     Sent(hyper::Error),
+}
+
+/// Whether the other end says that it has not looked at the request (`REFUSED_STREAM`, RFC 9113 §8.7).
+pub(crate) fn was_refused(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<h2::Error>() {
+            return error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        }
+        source = cause.source();
+    }
+    false
 }
 
 /// A connection while a request has it.
@@ -117,7 +134,7 @@ pub(crate) struct Lease {
 
 enum Sender {
     Http1(http1::SendRequest<Body>),
-    Http2(http2::SendRequest<Body>, Stream),
+    Http2(http2::SendRequest<Body>, #[expect(dead_code, reason = "held, not read")] Stream),
 }
 
 /// One of the streams of a shared connection.
@@ -164,7 +181,11 @@ impl<C: Connect> Pool<C> {
     ///
     /// # Errors
     /// [`Failure`], with the request where nothing of it was sent.
-    pub(crate) async fn send(&self, request: Request<Body>) -> Result<(Response<Incoming>, Lease), Failure<C::Error>> {
+    pub(crate) async fn send(
+        &self,
+        request: Request<Body>,
+        breakers: Option<&Breakers>,
+    ) -> Result<(Response<Incoming>, Lease), Failure<C::Error>> {
         let mut request = request;
         if let Some(mut lease) = self.kept().await {
             match lease.send(request).await {
@@ -173,11 +194,16 @@ impl<C: Connect> Pool<C> {
                 Err((error, None)) => return Err(Failure::Sent(error)),
             }
         }
+        let waits = match breakers.map(Breakers::pending).transpose() {
+            Ok(waits) => waits,
+            Err(overloaded) => return Err(Failure::Overloaded(overloaded, Box::new(request))),
+        };
         let mut lease = match Box::pin(self.fresh()).await {
             Ok(lease) => lease,
             Err(NotMade::Connect(error)) => return Err(Failure::Connect(error, Box::new(request))),
             Err(NotMade::Handshake(error)) => return Err(Failure::Unsent(error, Box::new(request))),
         };
+        drop(waits);
         match lease.send(request).await {
             Ok(answer) => Ok((answer, lease)),
             Err((error, Some(unsent))) => Err(Failure::Unsent(error, Box::new(unsent))),
@@ -243,7 +269,7 @@ impl<C: Connect> Pool<C> {
         let mut builder = http1::Builder::new();
         builder.max_headers(self.context.limits.headers).max_buf_size(self.context.limits.head_bytes).writev(false);
         let (sender, connection) = builder.handshake(TokioIo::new(connected.wire)).await?;
-        self.drive(connection.with_upgrades(), connected.registered);
+        self.drive(connection.with_upgrades(), connected.registered, connected.permit);
         Ok(sender)
     }
 
@@ -259,15 +285,20 @@ impl<C: Connect> Pool<C> {
             .keep_alive_interval(limits.ping_interval)
             .keep_alive_timeout(limits.ping_timeout);
         let (sender, connection) = builder.handshake(TokioIo::new(connected.wire)).await?;
-        self.drive(connection, connected.registered);
+        self.drive(connection, connected.registered, connected.permit);
         Ok(sender)
     }
 
     /// Runs a connection until it ends, its peer is trusted no more, or the data plane goes.
-    fn drive(&self, connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static, registered: Option<Registered>) {
+    fn drive(
+        &self,
+        connection: impl Future<Output = Result<(), hyper::Error>> + Send + 'static,
+        registered: Option<Registered>,
+        permit: Option<Permit>,
+    ) {
         let ended = self.context.ended.clone();
         self.context.tasks.spawn(async move {
-            let mut registered = registered;
+            let (mut registered, _permit) = (registered, permit);
             let closed = async {
                 match &mut registered {
                     Some(registered) => registered.closed().await,

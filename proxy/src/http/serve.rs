@@ -8,7 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use http::Request;
@@ -16,18 +16,24 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer::Answer;
+use super::framing::{self, FramingError, Guard, Guarded};
 use super::limits::HttpLimits;
 use super::wire::Wire;
 use crate::transport::tunnel::Reason;
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a peer is given to take in why it is refused.
+const TELLING: Duration = Duration::from_secs(1);
 
 /// What is told to the peer's other end about flow control: enough for a fast bulk stream on a link of some milliseconds.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -37,7 +43,6 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Activity {
     open: AtomicUsize,
-    begun: AtomicU64,
     started: Instant,
     /// When the last request ended, in milliseconds since `started`.
     ended: AtomicU64,
@@ -46,6 +51,8 @@ pub(crate) struct Activity {
     received_at_end: AtomicU64,
     /// Told when a request on it is denied while it is under way.
     kill: Arc<Notify>,
+    /// What judges the framing of its HTTP/1 requests, while it is awake.
+    guard: Mutex<Option<Guard>>,
 }
 
 impl Activity {
@@ -53,19 +60,18 @@ impl Activity {
     pub(crate) fn of(wire: &Wire) -> Arc<Self> {
         Arc::new(Self {
             open: AtomicUsize::new(0),
-            begun: AtomicU64::new(0),
             started: Instant::now(),
             ended: AtomicU64::new(0),
             received: wire.received(),
             received_at_end: AtomicU64::new(0),
             kill: Arc::default(),
+            guard: Mutex::default(),
         })
     }
 
     /// A request is under way until the result is dropped.
     pub(crate) fn request(self: &Arc<Self>) -> Active {
         self.open.fetch_add(1, Ordering::Relaxed);
-        self.begun.fetch_add(1, Ordering::Relaxed);
         Active(self.clone())
     }
 
@@ -74,17 +80,24 @@ impl Activity {
         self.kill.clone()
     }
 
+    /// The service goes on in another protocol: what the caller sends is no HTTP any more.
+    ///
+    /// # Errors
+    /// When the caller did not wait for it.
+    pub(crate) fn goes_on_in_another_protocol(&self) -> Result<(), FramingError> {
+        self.guard.lock().as_ref().map_or(Ok(()), Guard::become_transparent)
+    }
+
     fn is_quiet(&self) -> bool {
         self.open.load(Ordering::Relaxed) == 0
     }
 
-    fn quiet_since(&self) -> Instant {
-        self.started + Duration::from_millis(self.ended.load(Ordering::Relaxed))
-    }
-
-    /// Whether bytes came after the last request that are not a request yet.
-    fn has_part_of_a_head(&self) -> bool {
-        self.received.load(Ordering::Relaxed) != self.received_at_end.load(Ordering::Relaxed)
+    /// Whether it has had no request for a while, and nothing came that may become one.
+    fn is_drowsy(&self, now: Instant, after: Duration) -> bool {
+        let ended = self.started + Duration::from_millis(self.ended.load(Ordering::Relaxed));
+        self.is_quiet()
+            && now.saturating_duration_since(ended) >= after
+            && self.received.load(Ordering::Relaxed) == self.received_at_end.load(Ordering::Relaxed)
     }
 }
 
@@ -115,8 +128,8 @@ pub(crate) enum Ended {
     Closed,
     /// Without a request for too long.
     Idle,
-    /// A request head did not arrive in time.
-    SlowHead,
+    /// What was sent is not HTTP as one may send it, or too slow.
+    Refused(FramingError),
     /// What was sent is not HTTP, or the connection failed.
     Failed,
     /// A request on it is allowed no more.
@@ -129,7 +142,7 @@ impl Ended {
         match self {
             Self::Closed => "closed",
             Self::Idle => "idle",
-            Self::SlowHead => "slow_head",
+            Self::Refused(error) => error.word(),
             Self::Failed => "failed",
             Self::Revoked => "revoked",
         }
@@ -157,17 +170,12 @@ impl Server {
         S: Service<Request<Incoming>, Response = Answer, Error = Infallible> + Clone + Send + 'static,
         S::Future: Send + 'static,
     {
-        let mut partial_since = None;
         loop {
             match self.first_bytes(&mut wire).await {
-                Ok(Version::Http1) => {
-                    match Box::pin(self.http1(wire, activity, service.clone(), partial_since)).await {
-                        Ok(asleep) => wire = asleep,
-                        Err(ended) => return ended,
-                    }
-                    // The beginning of a head that came together with the end of the request before it.
-                    partial_since = (!wire.ahead().is_empty()).then(Instant::now);
-                }
+                Ok(Version::Http1) => match Box::pin(self.http1(wire, activity, service.clone())).await {
+                    Ok(asleep) => wire = asleep,
+                    Err(ended) => return ended,
+                },
                 Ok(Version::Http2) => return Box::pin(self.http2(wire, service)).await,
                 Err(ended) => return ended,
             }
@@ -203,33 +211,37 @@ impl Server {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return Err(Ended::Closed),
                 Ok(Err(_)) => return Err(Ended::Failed),
-                Err(_) => return Err(Ended::SlowHead),
+                Err(_) => return Err(Ended::Refused(FramingError::HeadTooSlow)),
             }
         }
     }
 
     /// Until it has had no request for a moment: then what carries it comes back, to sleep without buffers.
-    async fn http1<S>(
-        &self,
-        wire: Wire,
-        activity: &Arc<Activity>,
-        service: S,
-        partial_since: Option<Instant>,
-    ) -> Result<Wire, Ended>
+    async fn http1<S>(&self, wire: Wire, activity: &Arc<Activity>, service: S) -> Result<Wire, Ended>
     where
         S: Service<Request<Incoming>, Response = Answer, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
     {
+        let limits = &self.limits;
         let mut builder = http1::Builder::new();
         builder
-            .max_headers(self.limits.headers)
-            .max_buf_size(self.limits.head_bytes.max(8_192))
+            .max_headers(limits.headers)
+            .max_buf_size(limits.head_bytes.max(8_192))
             .half_close(true)
             .writev(false)
             .header_read_timeout(None);
-        let mut connection = builder.serve_connection(TokioIo::new(wire), service).with_upgrades();
+        let of_framing = framing::Limits {
+            head: limits.head_bytes,
+            fields: limits.headers,
+            head_time: limits.head,
+            ..framing::Limits::default()
+        };
+        let (guarded, guard) = Guarded::new(wire, of_framing);
+        *activity.guard.lock() = Some(guard.clone());
+        let mut connection = builder.serve_connection(TokioIo::new(guarded), service).with_upgrades();
         let (mut killed, mut stopping) = (pin!(activity.kill.notified()), pin!(self.stopping.cancelled()));
-        let mut watch = Watch::new(&self.limits, partial_since);
+        let mut ticks = interval_at(Instant::now() + limits.drowsy, limits.drowsy);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = false;
         let ended = poll_fn(|cx| {
             if killed.as_mut().poll(cx).is_ready() {
@@ -244,21 +256,34 @@ impl Server {
                 Poll::Ready(Err(_)) => return Poll::Ready(Some(Ended::Failed)),
                 Poll::Pending => {}
             }
-            watch.poll(cx, activity, &self.limits)
+            // One timer, which no request sets anew.
+            loop {
+                let now = ready!(ticks.poll_tick(cx));
+                if activity.is_drowsy(now, limits.drowsy) {
+                    return Poll::Ready(None);
+                }
+            }
         })
         .await;
-        match ended {
-            Some(Ended::Revoked) => {
+        *activity.guard.lock() = None;
+        match (ended, guard.refusal()) {
+            (Some(Ended::Revoked), _) => {
                 if let Some(parts) = connection.into_parts() {
-                    parts.io.into_inner().reset(Reason::Denied);
+                    parts.io.into_inner().into_parts().0.reset(Reason::Denied);
                 }
                 Err(Ended::Revoked)
             }
-            Some(ended) => Err(ended),
-            None => {
+            (Some(_), Some(refusal)) => {
+                if let Some(parts) = connection.into_parts().filter(|_| activity.is_quiet()) {
+                    refuse(parts.io.into_inner().into_parts().0, &refusal).await;
+                }
+                Err(Ended::Refused(refusal))
+            }
+            (Some(ended), None) => Err(ended),
+            (None, _) => {
                 let parts = connection.into_parts().ok_or(Ended::Closed)?;
-                let mut wire = parts.io.into_inner();
-                wire.read_before(parts.read_buf);
+                let (mut wire, held) = parts.io.into_inner().into_parts();
+                wire.read_before([&parts.read_buf[..], &held[..]].concat().into());
                 Ok(wire)
             }
         }
@@ -299,42 +324,13 @@ enum Version {
     Http2,
 }
 
-/// Looks from time to time whether a connection has anything to do: one timer, which no request sets anew.
-struct Watch {
-    ticks: Interval,
-    begun: u64,
-    /// Since when part of a head is there.
-    partial_since: Option<Instant>,
-}
-
-impl Watch {
-    fn new(limits: &HttpLimits, partial_since: Option<Instant>) -> Self {
-        let mut ticks = interval_at(Instant::now() + limits.drowsy, limits.drowsy);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { ticks, begun: 0, partial_since }
-    }
-
-    /// Ready with `None` when the connection can go to sleep, with an end when a head does not arrive in time.
-    fn poll(&mut self, cx: &mut Context<'_>, activity: &Activity, limits: &HttpLimits) -> Poll<Option<Ended>> {
-        loop {
-            let now = ready!(self.ticks.poll_tick(cx));
-            let begun = activity.begun.load(Ordering::Relaxed);
-            if begun != self.begun || !activity.is_quiet() {
-                self.begun = begun;
-                self.partial_since = None;
-            }
-            if !activity.is_quiet() {
-                continue;
-            }
-            if activity.has_part_of_a_head() {
-                self.partial_since.get_or_insert(now);
-            }
-            match self.partial_since {
-                Some(since) if now.duration_since(since) >= limits.head => return Poll::Ready(Some(Ended::SlowHead)),
-                Some(_) => {}
-                None if now.duration_since(activity.quiet_since()) >= limits.drowsy => return Poll::Ready(None),
-                None => {}
-            }
-        }
+/// Tells the peer what is wrong with what it sent; it may be gone already.
+async fn refuse(mut wire: Wire, refusal: &FramingError) {
+    let told = async {
+        wire.write_all(refusal.answer().as_bytes()).await?;
+        wire.shutdown().await
+    };
+    if !matches!(timeout(TELLING, told).await, Ok(Ok(()))) {
+        tracing::debug!(reason = refusal.word(), "a peer was not told why it is refused");
     }
 }

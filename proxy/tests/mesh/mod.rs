@@ -347,6 +347,7 @@ impl Mesh {
         let metrics = Metrics::new().expect("metrics");
         let service = parts.service.clone();
         let plane = Plane::start(DataPlaneConfig {
+            locality: String::new(),
             instance: format!("{}-1", parts.service).parse().expect("instance"),
             service: parts.service,
             trust_domain: self.trust_domain.clone(),

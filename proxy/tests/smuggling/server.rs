@@ -56,7 +56,7 @@ async fn serve_connection(socket: DuplexStream, log: Log) -> (Option<FramingErro
         .max_buf_size(128 * 1024)
         .serve_connection(TokioIo::new(guarded), service);
     let outcome = poll_fn(|context| connection.poll_without_shutdown(context)).await;
-    let mut socket = connection.into_parts().io.into_inner().into_inner();
+    let mut socket = connection.into_parts().io.into_inner().into_parts().0;
     if let Some(error) = guard.refusal() {
         let _ = socket.write_all(error.answer().as_bytes()).await;
     }

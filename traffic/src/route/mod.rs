@@ -30,7 +30,7 @@ use split::Shares;
 
 use crate::matching::{MatchError, RequestMatcher};
 use crate::retry::RetryPolicy;
-use crate::settings::{Mirror, Redirect, Route, RouteAction, ServiceSettings, Timeouts};
+use crate::settings::{Mirror, Redirect, Retries, Route, RouteAction, ServiceSettings, Timeouts};
 use crate::{Period, RequestHead};
 
 /// How often a request may be sent on to another service by splits and redirects.
@@ -132,6 +132,19 @@ impl Routing {
             retries: RetryPolicy::compile(&settings.retries),
             mirror: settings.mirror.clone(),
         })
+    }
+
+    /// All requests for `service` stay there: what counts where its settings are not understood.
+    pub fn unrouted(service: ServiceName) -> Self {
+        Self {
+            service,
+            routes: Box::default(),
+            shares: Shares::default(),
+            redirect: None,
+            timeouts: Timeouts::default(),
+            retries: RetryPolicy::compile(&Retries::default()),
+            mirror: None,
+        }
     }
 
     /// The service whose routing this is.

@@ -91,9 +91,9 @@ impl<T> Guarded<T> {
         &mut self.socket
     }
 
-    /// The socket alone: what is held back of it is lost.
-    pub fn into_inner(self) -> T {
-        self.socket
+    /// The socket, and what was read of it and not given to the reader.
+    pub fn into_parts(mut self) -> (T, Vec<u8>) {
+        (self.socket, self.held.split_off(self.given.min(self.held.len())))
     }
 
     /// Judges what is held back from `given` on, and says so outside.
