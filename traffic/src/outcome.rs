@@ -19,6 +19,8 @@ pub enum Outcome {
     PerTryTimeout,
     /// A connection was made whose requests nobody reads.
     Connected,
+    /// Nothing was sent, because a circuit breaker of this sidecar is open: says nothing of the instance.
+    Overloaded,
 }
 
 impl Outcome {
@@ -29,7 +31,7 @@ impl Outcome {
             Self::ConnectFailure | Self::Reset { .. } | Self::PerTryTimeout => true,
             Self::Status(status) => (500..600).contains(&status),
             Self::GrpcStatus(status) => matches!(status, 2 | 4 | 13 | 14 | 15),
-            Self::Connected => false,
+            Self::Connected | Self::Overloaded => false,
         }
     }
 }
@@ -41,7 +43,7 @@ mod tests {
     #[test]
     fn what_the_caller_did_wrong_does_not_count_against_the_instance() {
         let fine = [200, 301, 400, 403, 404, 429, 499].map(Outcome::Status).into_iter();
-        let fine = fine.chain([0, 1, 3, 5, 7, 8, 12, 16].map(Outcome::GrpcStatus)).chain([Outcome::Connected]);
+        let fine = fine.chain([0, 1, 3, 5, 7, 8, 12, 16].map(Outcome::GrpcStatus)).chain([Outcome::Connected, Outcome::Overloaded]);
         assert_eq!(fine.filter(|outcome| outcome.is_failure()).collect::<Vec<_>>(), []);
         let bad = [500, 503, 599].map(Outcome::Status).into_iter().chain([2, 4, 13, 14, 15].map(Outcome::GrpcStatus));
         let bad = bad.chain([Outcome::ConnectFailure, Outcome::Reset { before_answer: false }, Outcome::PerTryTimeout]);

@@ -139,7 +139,8 @@ impl RetryPolicy {
             Outcome::GrpcStatus(8) => on(RetryOn::ResourceExhausted),
             Outcome::GrpcStatus(13) => on(RetryOn::Internal),
             Outcome::GrpcStatus(14) => on(RetryOn::Unavailable),
-            Outcome::GrpcStatus(_) | Outcome::Connected => false,
+            // A retry would meet the same breaker.
+            Outcome::GrpcStatus(_) | Outcome::Connected | Outcome::Overloaded => false,
         }
     }
 }
@@ -230,6 +231,7 @@ mod tests {
             ("cut", Outcome::Reset { before_answer: false }),
             ("late", Outcome::PerTryTimeout),
             ("connected", Outcome::Connected),
+            ("overloaded", Outcome::Overloaded),
             ("200", Outcome::Status(200)),
             ("404", Outcome::Status(404)),
             ("500", Outcome::Status(500)),

@@ -44,6 +44,7 @@ impl OpenRequest {
             Outcome::Status(_) | Outcome::GrpcStatus(_) => self.answered(now),
             Outcome::ConnectFailure | Outcome::Reset { .. } if !self.is_answered => self.stats.unreached(latency, now),
             Outcome::PerTryTimeout if !self.is_answered => self.stats.unanswered(latency, now),
+            Outcome::Overloaded => return None,
             Outcome::ConnectFailure | Outcome::Reset { .. } | Outcome::PerTryTimeout | Outcome::Connected => {}
         }
         self.is_answered = true;
@@ -68,5 +69,60 @@ impl OpenRequest {
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.stats.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::OutlierEjection;
+    use std::time::Duration;
+
+    fn open(now: Instant) -> OpenRequest {
+        let stats = Arc::new(InstanceStats::new("api-1".parse().expect("an id"), 8, now));
+        OpenRequest::new(stats, Arc::new(Ejector::new(&OutlierEjection::default(), now)), now)
+    }
+
+    #[test]
+    fn the_head_of_the_answer_is_the_latency_and_its_end_the_end() {
+        let start = Instant::now();
+        let later = |millis| start + Duration::from_millis(millis);
+        let mut request = open(start);
+        let stats = request.stats().clone();
+        request.answered(later(5));
+        request.answered(later(50));
+        assert_eq!(request.ended(Outcome::GrpcStatus(0), later(500)), None);
+        assert_eq!(stats.latency(later(5)), Some(Duration::from_millis(5)));
+        assert_eq!((stats.open(), stats.take_counts()), (1, (1, 0)));
+        drop(request);
+        assert_eq!(stats.open(), 0);
+    }
+
+    #[test]
+    fn a_stream_that_breaks_after_its_head_fails_and_is_not_slow() {
+        let start = Instant::now();
+        let mut request = open(start);
+        request.answered(start + Duration::from_millis(5));
+        request.ended(Outcome::Reset { before_answer: false }, start + Duration::from_millis(6));
+        assert_eq!(request.stats().latency(start), Some(Duration::from_millis(5)));
+        assert_eq!(request.stats().take_counts(), (0, 1));
+    }
+
+    #[test]
+    fn a_breaker_says_nothing_of_the_instance() {
+        let now = Instant::now();
+        let mut request = open(now);
+        request.ended(Outcome::Overloaded, now);
+        assert_eq!((request.stats().latency(now), request.stats().take_counts()), (None, (0, 0)));
+    }
+
+    #[test]
+    fn a_caller_that_goes_away_says_how_long_it_waited() {
+        let start = Instant::now();
+        let later = |millis| start + Duration::from_millis(millis);
+        let mut request = open(start);
+        request.abandoned(later(300));
+        assert_eq!(request.stats().latency(later(300)), Some(Duration::from_millis(300)));
+        assert_eq!(request.stats().take_counts(), (0, 0));
     }
 }
