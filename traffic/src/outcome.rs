@@ -43,7 +43,8 @@ mod tests {
     #[test]
     fn what_the_caller_did_wrong_does_not_count_against_the_instance() {
         let fine = [200, 301, 400, 403, 404, 429, 499].map(Outcome::Status).into_iter();
-        let fine = fine.chain([0, 1, 3, 5, 7, 8, 12, 16].map(Outcome::GrpcStatus)).chain([Outcome::Connected, Outcome::Overloaded]);
+        let fine =
+            fine.chain([0, 1, 3, 5, 7, 8, 12, 16].map(Outcome::GrpcStatus)).chain([Outcome::Connected, Outcome::Overloaded]);
         assert_eq!(fine.filter(|outcome| outcome.is_failure()).collect::<Vec<_>>(), []);
         let bad = [500, 503, 599].map(Outcome::Status).into_iter().chain([2, 4, 13, 14, 15].map(Outcome::GrpcStatus));
         let bad = bad.chain([Outcome::ConnectFailure, Outcome::Reset { before_answer: false }, Outcome::PerTryTimeout]);
