@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::http::exchange::Decider;
+use crate::http::trace::Trace;
 use crate::metrics::{Direction, Judged};
 
 /// Denied lines of one peer and reason that are written in a second; the rest is counted.
@@ -185,6 +186,8 @@ pub(crate) struct RequestRecord<'a> {
     pub(crate) duration: Duration,
     /// Why it ended, in one word.
     pub(crate) reason: &'a str,
+    /// Its place in a trace.
+    pub(crate) trace: Option<Trace>,
 }
 
 impl RequestRecord<'_> {
@@ -212,6 +215,7 @@ impl RequestRecord<'_> {
             bytes_out = self.bytes_out,
             duration_ms = self.duration.as_micros() as f64 / 1e3,
             reason = self.reason,
+            trace = self.trace.map(|trace| format!("{:032x}", trace.id)),
             "request"
         );
     }

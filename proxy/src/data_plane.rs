@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use postern_ca::{SpiffeId, SvidSource, TrustSource};
 use postern_names::{InstanceId, PortName, ServiceName, TrustDomain};
 use tokio::net::{TcpListener, UnixListener};
@@ -318,6 +319,7 @@ fn spawn_listeners(
             server: server.clone(),
             locals: Locals::new(config.locals.clone(), config.limits.local_dial, pools.clone()),
             own: shared.own.clone(),
+            tokens: Mutex::default(),
         });
         let trimmed = http.clone();
         upkeep.spawn(trim(move || trimmed.locals.trim()));

@@ -95,6 +95,7 @@ pub struct Metrics {
     snapshots_refused: IntCounterVec,
     tunnels: IntGaugeVec,
     proofs_refused: IntCounterVec,
+    tokens_refused: IntCounterVec,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     process: ProcessMetrics,
@@ -197,6 +198,11 @@ impl Metrics {
                 "Tunnels ended because the peer did not prove its renewed identity as it should.",
                 &["reason"],
             )?,
+            tokens_refused: counter(
+                "postern_jwt_refused_total",
+                "Tokens of requests that were not taken, by reason.",
+                &["reason"],
+            )?,
             requests: counter(
                 "postern_http_requests_total",
                 "HTTP requests that have ended, by method, status and verdict.",
@@ -265,6 +271,11 @@ impl Metrics {
     /// Counts a proof of identity that was refused; `reason` is a word of a fixed list.
     pub fn proof_refused(&self, reason: &'static str) {
         self.proofs_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a token of a request that was not taken; `reason` is a word of a fixed list.
+    pub fn token_refused(&self, reason: &'static str) {
+        self.tokens_refused.with_label_values(&[reason]).inc();
     }
 
     /// Notes how long a handshake took.

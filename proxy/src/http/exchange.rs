@@ -20,6 +20,7 @@ use super::answer::{Answer, Language, Refusal, refuse};
 use super::body::Sent;
 use super::pool::Lease;
 use super::serve::Active;
+use super::trace::Trace;
 use crate::access_log::{AccessLog, RequestRecord};
 use crate::connections::{Closed, Registered};
 use crate::metrics::{Direction, Judged, RequestMetrics};
@@ -78,6 +79,7 @@ pub(crate) struct Exchange {
     room: Option<(Permit, ActiveRequest)>,
     idle: Idle,
     retry_after: Option<Duration>,
+    trace: Option<Trace>,
 }
 
 /// Ends an exchange in which nothing moves.
@@ -122,6 +124,7 @@ impl Exchange {
             room: None,
             idle: Idle::default(),
             retry_after: None,
+            trace: None,
         })
     }
 
@@ -139,6 +142,11 @@ impl Exchange {
     pub(crate) fn judged(&mut self, judged: Judged, because: Decider) {
         self.judged = Some(judged);
         self.because = because;
+    }
+
+    /// Its place in a trace.
+    pub(crate) fn is_part_of(&mut self, trace: Trace) {
+        self.trace = Some(trace);
     }
 
     /// From here on a snapshot can end it.
@@ -363,6 +371,7 @@ impl Drop for Exchange {
             bytes_out: if self.side.direction == Direction::Inbound { self.answered } else { sent },
             duration: took,
             reason,
+            trace: self.trace,
         });
         // Only now is it gone for those who wait until everything that is denied has ended.
         self.registered = None;

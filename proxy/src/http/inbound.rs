@@ -27,9 +27,11 @@ use super::body::Body;
 use super::exchange::{Decider, Exchange, Side};
 use super::headers::{self, CLIENT_CERT, DENIED, Said};
 use super::judge::JudgedRequest;
+use super::jwt::TokenCache;
 use super::own::{Own, OwnService};
 use super::pool::{Connect, Connected, Failure, Pool, PoolContext, Version};
 use super::serve::{Active, Activity, Ended, Server};
+use super::trace::Trace;
 use super::upgrade::Upgrade;
 use super::wire::Wire;
 use crate::access_log::AccessLog;
@@ -53,6 +55,8 @@ pub(crate) struct HttpInbound {
     pub(crate) server: Server,
     pub(crate) locals: Locals,
     pub(crate) own: Arc<OwnService>,
+    /// Tokens that were verified, of this worker.
+    pub(crate) tokens: Mutex<TokenCache>,
 }
 
 /// Connections to the ports of the service.
@@ -201,7 +205,8 @@ impl PeerConnection {
         }
         let snapshot = self.inbound.snapshots.borrow().clone();
         let own = self.inbound.own.of(&snapshot);
-        let judged = Arc::new(JudgedRequest::of(head, VerifiedTokens::default(), own.paths));
+        let tokens = self.verified_tokens(&own, head);
+        let judged = Arc::new(JudgedRequest::of(head, tokens, own.paths));
         let judgeable = Judgeable { what: What::Request(judged.clone()), ..self.judgeable.clone() };
         // Over HTTP/1 whatever ends a request that is under way ends its connection.
         let kill = (head.version != HttpVersion::HTTP_2).then(|| self.activity.kill());
@@ -221,6 +226,20 @@ impl PeerConnection {
             None if decision.refused().is_some() => Err((Refusal::BadRequest, decision.decision.because.to_string())),
             None => Err((Refusal::Denied, decision.decision.because.to_string())),
         }
+    }
+
+    /// The tokens that permissions may rely on. A token that is not taken is as good as none.
+    fn verified_tokens(&self, own: &Own, head: &Parts) -> VerifiedTokens {
+        if own.verifiers.is_empty() {
+            return VerifiedTokens::default();
+        }
+        let now = self.inbound.clock.now();
+        let checked = own.verifiers.tokens(&head.headers, head.uri.query(), now, &mut self.inbound.tokens.lock());
+        for (provider, error) in &checked.refused {
+            self.inbound.metrics.token_refused(error.word());
+            tracing::debug!(source = %self.judgeable.service, %provider, %error, "a token of a request is not taken");
+        }
+        checked.verified
     }
 
     /// Whether the rate limits of the service have room for it.
@@ -319,6 +338,8 @@ impl PeerConnection {
             Forward::Target(target) => PathAndQuery::try_from(target.as_str()).map_err(|_| "the path cannot be forwarded")?,
         };
         let said = headers::strip(&mut head.headers);
+        self.inbound.own.of(&self.inbound.snapshots.borrow()).verifiers.remove_tokens(&mut head.headers);
+        exchange.is_part_of(Trace::carry(&mut head.headers, &mut rand::rng()));
         if let Some(client_cert) = &self.client_cert {
             head.headers.insert(CLIENT_CERT, client_cert.clone());
         }

@@ -20,6 +20,7 @@ pub(crate) mod own;
 pub(crate) mod pool;
 mod replay;
 pub(crate) mod serve;
+pub(crate) mod trace;
 mod tries;
 pub(crate) mod upgrade;
 pub(crate) mod wire;

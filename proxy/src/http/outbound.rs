@@ -21,6 +21,7 @@ use super::headers::{self, DENIED, OVERLOADED};
 use super::inbound::authority_agrees;
 use super::instances::{Instances, Unreached};
 use super::serve::{Active, Activity, Ended, Server};
+use super::trace::Trace;
 use super::tries::{Request as Outgoing, Tries};
 use super::upgrade::Upgrade;
 use super::wire::Wire;
@@ -123,6 +124,7 @@ impl CallerConnection {
             return exchange.refused(Refusal::Unavailable, &Unreached::UnknownService.to_string());
         };
         let said = headers::strip(&mut head.headers);
+        exchange.is_part_of(Trace::carry(&mut head.headers, &mut rand::rng()));
         let of_head = head_of(&head);
         let destination = match upstreams.route(called, &of_head) {
             Ok(destination) => destination,
