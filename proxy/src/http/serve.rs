@@ -224,12 +224,7 @@ impl Server {
     {
         let limits = &self.limits;
         let mut builder = http1::Builder::new();
-        builder
-            .max_headers(limits.headers)
-            .max_buf_size(limits.head_bytes.max(8_192))
-            .half_close(true)
-            .writev(false)
-            .header_read_timeout(None);
+        builder.max_headers(limits.headers).max_buf_size(limits.head_bytes.max(8_192)).writev(false).header_read_timeout(None);
         let of_framing = framing::Limits {
             head: limits.head_bytes,
             fields: limits.headers,

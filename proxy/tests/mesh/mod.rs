@@ -26,6 +26,7 @@ use postern_proxy::data_plane::{
     UpstreamListener, UpstreamSpec,
 };
 use postern_proxy::snapshot::{Endpoint, PairVerdict, Positions, Snapshot, Upstream};
+use postern_traffic::ServiceSettings;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -55,6 +56,10 @@ pub fn intention(source: &str, destination: &str, (action, mode): (Action, Mode)
         description: String::new(),
         meta: BTreeMap::new(),
     }
+}
+
+fn settings() -> ServiceSettings {
+    ServiceSettings::of("api".parse().expect("service"))
 }
 
 pub fn temporary(source: &str, destination: &str, what: (Action, Mode), until: SystemTime) -> Intention {
@@ -91,6 +96,10 @@ pub struct Mesh {
     datacenter: Datacenter,
     sequence: AtomicU64,
     carried: Carried,
+    /// What every service speaks.
+    pub protocol: Protocol,
+    /// The settings of every service, but for its name.
+    pub settings: ServiceSettings,
 }
 
 /// How the sidecars of a mesh reach each other.
@@ -167,7 +176,15 @@ impl Mesh {
         let datacenter: Datacenter = "dc1".parse().expect("datacenter");
         // An hour old, so that it may have issued certificates that are not new any more.
         let authority = Authority::create(&trust_domain, &datacenter, SystemTime::now() - HOUR).expect("authority");
-        Self { authority, trust_domain, datacenter, sequence: AtomicU64::new(1), carried }
+        Self {
+            authority,
+            trust_domain,
+            datacenter,
+            sequence: AtomicU64::new(1),
+            carried,
+            protocol: Protocol::Tcp,
+            settings: settings(),
+        }
     }
 
     /// A certificate that is new.
@@ -198,8 +215,8 @@ impl Mesh {
             position: Positions::default(),
             trust,
             rules: Arc::new(RuleSet::compile(DefaultPolicy::Deny, entries)),
-            protocol: Protocol::Tcp,
-            own_settings: Arc::new(postern_traffic::ServiceSettings::of("api".parse().expect("service"))),
+            protocol: self.protocol,
+            own_settings: Arc::new(self.settings.clone()),
             jwt: Arc::new([]),
             upstreams,
         })
@@ -256,7 +273,7 @@ impl Mesh {
             locals: BTreeMap::new(),
             upstreams: vec![(upstream.parse().expect("upstream"), UpstreamListener::Tcp(listener))],
             rules: Vec::new(),
-            told: told_of(service, upstream, instances, true),
+            told: self.told_of(service, upstream, instances, true),
             limits,
         })
         .await
@@ -318,7 +335,7 @@ impl Mesh {
             None => UpstreamListener::Tcp(std::net::TcpListener::bind("127.0.0.1:0").expect("bind")),
             Some(path) => UpstreamListener::Unix(path.to_owned(), std::os::unix::net::UnixListener::bind(path).expect("bind")),
         };
-        let told = told_of(service, upstream, &[("api-1", at.inbound)], allowed);
+        let told = self.told_of(service, upstream, &[("api-1", at.inbound)], allowed);
         self.start(Parts {
             service: service.parse().expect("service"),
             svid,
@@ -365,8 +382,33 @@ impl Mesh {
             metrics: metrics.clone(),
         })
         .await;
-        let protocol = Protocol::Tcp;
+        let protocol = self.protocol;
         Side { plane, inbound, upstream, service, svid, serial, protocol, trust: trust_source, snapshots, metrics }
+    }
+
+    fn told_of(
+        &self,
+        service: &str,
+        upstream: &str,
+        endpoints: &[(&str, SocketAddr)],
+        allowed: bool,
+    ) -> HashMap<ServiceName, Upstream> {
+        let endpoints = endpoints
+            .iter()
+            .map(|(instance, address)| Endpoint {
+                instance: instance.parse().expect("instance"),
+                address: address.to_string(),
+                ports: vec![PortName::main()],
+                transports: vec!["direct".to_owned(), "tunnel".to_owned()],
+                locality: String::new(),
+                meta: Arc::default(),
+            })
+            .collect();
+        let because = format!("intention {service} -> {upstream} ({})", if allowed { "allow" } else { "deny" });
+        let verdict = PairVerdict { allowed, would_deny: false, because, until: None };
+        let name: ServiceName = upstream.parse().expect("upstream");
+        let settings = Arc::new(ServiceSettings { service: name.clone(), ..self.settings.clone() });
+        HashMap::from([(name, Upstream { protocol: self.protocol, verdict, endpoints, settings })])
     }
 
     /// A TLS handshake as `service`, asking for `name`.
@@ -409,25 +451,6 @@ where
     let config = client_config(Arc::new(svid), SvidVerifier::new(trust, Expected::AnyService), &[]);
     let name = ServerName::try_from(name.to_owned()).expect("name");
     TlsConnector::from(config).connect(name, socket).await
-}
-
-fn told_of(service: &str, upstream: &str, endpoints: &[(&str, SocketAddr)], allowed: bool) -> HashMap<ServiceName, Upstream> {
-    let endpoints = endpoints
-        .iter()
-        .map(|(instance, address)| Endpoint {
-            instance: instance.parse().expect("instance"),
-            address: address.to_string(),
-            ports: vec![PortName::main()],
-            transports: vec!["direct".to_owned(), "tunnel".to_owned()],
-            locality: String::new(),
-            meta: Arc::default(),
-        })
-        .collect();
-    let because = format!("intention {service} -> {upstream} ({})", if allowed { "allow" } else { "deny" });
-    let verdict = PairVerdict { allowed, would_deny: false, because, until: None };
-    let name: ServiceName = upstream.parse().expect("upstream");
-    let settings = Arc::new(postern_traffic::ServiceSettings::of(name.clone()));
-    HashMap::from([(name, Upstream { protocol: Protocol::Tcp, verdict, endpoints, settings })])
 }
 
 impl Side {
@@ -483,7 +506,7 @@ impl Side {
         endpoints: &[(&str, SocketAddr)],
         rules: Vec<Intention>,
     ) -> u64 {
-        let told = told_of(self.service.as_str(), upstream, endpoints, true);
+        let told = mesh.told_of(self.service.as_str(), upstream, endpoints, true);
         self.put(mesh.snapshot(self.trust.load_full(), rules, told))
     }
 
