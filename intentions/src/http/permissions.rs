@@ -1,6 +1,7 @@
 //! The permissions of an intention, compiled.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::HeaderName;
@@ -10,11 +11,13 @@ use super::path_rule::PathRule;
 use super::text_rule::TextRule;
 use super::{VerifiedTokens, claims, query};
 use crate::error::{IntentionError, shown};
-use crate::{Action, Permission};
+use crate::{Action, Intention, Permission};
 
 /// The permissions of an intention, in their order, and what happens where none matches.
 #[derive(Debug)]
 pub(crate) struct Permissions {
+    /// The intention that they are of.
+    pub(crate) of: Arc<Intention>,
     pub(super) list: Box<[CompiledPermission]>,
     pub(super) otherwise: Action,
 }
@@ -53,9 +56,9 @@ pub(super) enum Criterion {
 impl Permissions {
     /// # Errors
     /// The first criterion that is not valid.
-    pub(crate) fn compile(permissions: &[Permission], otherwise: Action) -> Result<Self, IntentionError> {
-        let list = permissions.iter().map(CompiledPermission::compile).collect::<Result<_, _>>()?;
-        Ok(Self { list, otherwise })
+    pub(crate) fn compile(of: &Arc<Intention>, list: &[Permission], otherwise: Action) -> Result<Self, IntentionError> {
+        let list = list.iter().map(CompiledPermission::compile).collect::<Result<_, _>>()?;
+        Ok(Self { of: Arc::clone(of), list, otherwise })
     }
 
     /// The first permission that matches, by its place.

@@ -93,30 +93,41 @@ pub(super) fn canonical_escapes(path: &str, slash: EncodedSlash) -> Result<Strin
     let bytes = path.as_bytes();
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        match byte {
+        at += match byte {
             b'%' => {
                 match escape(&bytes[at..])? {
                     (Escaped::Unreserved, byte) => written.push(char::from(byte)),
                     (Escaped::Slash, _) if slash == EncodedSlash::Refuse => return Err(PathRefused::EscapedSlash),
                     (_, byte) => push_escape(&mut written, byte),
                 }
-                at += 3;
-                continue;
+                3
             }
             b' ' => return Err(PathRefused::Space),
             b'\\' => return Err(PathRefused::Backslash),
             0..=0x1f | 0x7f => return Err(PathRefused::ControlCharacter),
-            0x80.. => push_escape(&mut written, *byte),
-            _ => written.push(char::from(*byte)),
-        }
-        at += 1;
+            0x80.. => {
+                push_escape(&mut written, *byte);
+                1
+            }
+            _ => {
+                let run = bytes[at..].iter().take_while(|byte| stays_in_a_path(**byte)).count();
+                written.push_str(&path[at..at + run]);
+                run
+            }
+        };
     }
     Ok(written)
 }
 
+fn stays_in_a_path(byte: u8) -> bool {
+    byte.is_ascii_graphic() && byte != b'%' && byte != b'\\'
+}
+
 fn push_escape(written: &mut String, byte: u8) {
     const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
-    written.extend(['%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    written.push('%');
+    written.push(DIGITS[usize::from(byte >> 4)]);
+    written.push(DIGITS[usize::from(byte & 15)]);
 }
 
 /// Resolves `.` and `..` (RFC 3986 §5.2.4). An empty segment is a segment.
@@ -180,19 +191,20 @@ pub(super) fn with_slashes(path: &str) -> Option<String> {
 
 /// With every other character that can be seen as itself, as services decode it: `%3A` as `:`.
 pub(super) fn with_visible(path: &str) -> Option<String> {
-    let mut changed = String::new();
-    let mut rest = path;
-    while let Some(at) = rest.find('%') {
-        let (before, from) = rest.split_at(at);
-        changed.push_str(before);
-        match escape(from.as_bytes()) {
-            Ok((Escaped::Visible, byte)) => changed.push(char::from(byte)),
-            _ => changed.push_str(from.get(..3).unwrap_or(from)),
+    let is_visible = |at: usize| escape(&path.as_bytes()[at..]).is_ok_and(|(escaped, _)| escaped == Escaped::Visible);
+    let mut escapes = path.match_indices('%').map(|(at, _)| at).filter(|at| is_visible(*at)).peekable();
+    escapes.peek()?;
+    let mut changed = String::with_capacity(path.len());
+    let mut rest_from = 0;
+    for at in escapes {
+        changed.push_str(&path[rest_from..at]);
+        if let Ok((_, byte)) = escape(&path.as_bytes()[at..]) {
+            changed.push(char::from(byte));
         }
-        rest = from.get(3..).unwrap_or_default();
+        rest_from = at + 3;
     }
-    changed.push_str(rest);
-    (changed.len() < path.len()).then_some(changed)
+    changed.push_str(&path[rest_from..]);
+    Some(changed)
 }
 
 /// Why no request can have this path, which begins with `/`, whatever its service keeps. For what a criterion is written as.

@@ -159,7 +159,7 @@ fn a_token_matches_if_it_was_verified_and_has_all_claims() {
 fn a_claim_equals_a_text_a_number_or_a_boolean_and_only_a_list_contains() {
     let token = with_token(
         r#"{"n": 42, "f": 1.0, "t": true, "s": "42", "none": null, "list": ["a", 7, false, ["b"]], "o": {"x": 1},
-            "https://example.com/roles": ["r"], "a.b": {"c": "deep"}, "a": {"b": {"d": "deeper"}}}"#,
+            "https://example.com/roles": ["r"], "a.b": {"c": "deep"}, "a": {"b": {"c": "other", "d": "deeper"}}}"#,
     );
     for (claim, expected) in [
         ("path: n, equals: '42'", true),

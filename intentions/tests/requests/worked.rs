@@ -1,8 +1,11 @@
 //! Requests judged by permissions: the worked examples, and what each criterion means.
 
 use crate::support::{Question, forwarded, now, rules, told, web_to_api};
+use std::sync::Arc;
+
 use postern_intentions::{
-    Action, Because, Forward, Mode, PathRefused, PathSettings, Protocol, RuleSet, Verdict, has_permissions,
+    Action, Because, DefaultPolicy, Entry, EntryContent, Forward, Intention, Mode, PathRefused, PathSettings, Protocol, RuleSet,
+    Verdict, has_permissions,
 };
 
 const ALLOW_0: &str = "allow: intention web -> api (allow, permission 0)";
@@ -190,4 +193,21 @@ fn settings_keep_what_a_service_needs_and_every_reading_is_judged() {
         let question = Question::of(&format!("GET {target}")).paths(keep);
         assert_eq!(forwarded(&question, &rules).as_deref(), expected, "{target}");
     }
+}
+
+#[test]
+fn what_was_compiled_before_judges_as_what_is_compiled_anew() {
+    let intention = |pattern: &str| {
+        let text = format!("{{source: web, destination: api, permissions: [{{action: allow, path_regex: '{pattern}'}}]}}");
+        Arc::new(serde_yaml::from_str::<Intention>(&text).unwrap())
+    };
+    let entry = |intention: &Arc<Intention>, revision| Entry { revision, content: EntryContent::Understood(intention.clone()) };
+    let (kept, newer) = (intention("/a+"), intention("/b+"));
+    let before = RuleSet::compile(DefaultPolicy::Deny, [entry(&kept, 1)]);
+    let same = RuleSet::compile_after(&before, DefaultPolicy::Deny, [entry(&kept, 2)]);
+    drop(before);
+    assert_told(&same, &[("GET /aaa", ALLOW_0), ("GET /b", OTHERWISE)]);
+    assert!(matches!(Question::of("GET /b").judged(&same).decision.because, Because::Otherwise { revision: 2, .. }));
+    let changed = RuleSet::compile_after(&same, DefaultPolicy::Deny, [entry(&newer, 3)]);
+    assert_told(&changed, &[("GET /aaa", OTHERWISE), ("GET /b", ALLOW_0)]);
 }

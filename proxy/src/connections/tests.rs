@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use postern_ca::{Authority, Peer, Serial, SpiffeId, Trust};
-use postern_intentions::{DefaultPolicy, Protocol, RuleSet};
+use postern_intentions::{DefaultPolicy, Entry, EntryContent, Protocol, RuleSet};
 use tokio::task::JoinSet;
 
 use super::*;
@@ -147,4 +147,29 @@ async fn what_expires_still_ends_when_no_snapshot_comes_any_more() {
     world.snapshots = watch::channel(snapshot(1, world.trust.clone())).0;
 
     assert_eq!(ends(&mut expires).await, Closed::Untrusted("expired"));
+}
+
+#[tokio::test]
+async fn a_connection_whose_requests_would_have_to_be_judged_is_denied_since_nothing_here_sees_them() {
+    let world = World::new();
+    let judged = |mode: &str| {
+        let text = format!("intentions: [{{source: api, destination: web, mode: {mode}, permissions: [{{action: allow}}]}}]");
+        let read = postern_intentions::file::parse(&text, "test.yaml").expect("a file");
+        let entry = |intention| Entry { revision: 1, content: EntryContent::Understood(Arc::new(intention)) };
+        let rules = RuleSet::compile(DefaultPolicy::Allow, read.intentions.into_iter().map(entry));
+        let only = Arc::into_inner(snapshot(1, world.trust.clone())).expect("held by nobody else");
+        let snapshot = Snapshot { rules: Arc::new(rules), protocol: Protocol::Http, ..only };
+        let peer = PeerIdentity::new(world.peer(PATIENCE));
+        let judgeable = Judgeable {
+            what: What::Connection,
+            direction: Direction::Inbound,
+            peer,
+            service: name("api"),
+            port: PortName::main(),
+        };
+        let decision = judgeable.decide(&name("web"), &snapshot, SystemTime::now());
+        (decision.allowed(), decision.would_deny)
+    };
+    assert_eq!(judged("enforce"), (false, false));
+    assert_eq!(judged("audit"), (true, true));
 }

@@ -114,7 +114,7 @@ impl Publisher {
         let (trust, rules) = match changed {
             Lane::Authority => {
                 self.trust.rcu(|trust| Arc::new(self.resources.trust(trust)));
-                (self.trust.load_full(), Arc::new(self.resources.rules()))
+                (self.trust.load_full(), Arc::new(self.resources.rules_after(&before.rules)))
             }
             Lane::Reachability => (before.trust.clone(), before.rules.clone()),
         };

@@ -198,6 +198,11 @@ impl Resources {
 
     /// The compiled intentions. Without a default that is understood, the default is deny.
     pub fn rules(&self) -> RuleSet {
+        self.rules_after(&RuleSet::deny_all())
+    }
+
+    /// As [`Resources::rules`]; what was compiled for `before` and is held still is not compiled again.
+    pub fn rules_after(&self, before: &RuleSet) -> RuleSet {
         let mut default = DefaultPolicy::Deny;
         let mut entries: BTreeMap<PairKey, Entry> = BTreeMap::new();
         for held in self.authority.held.values() {
@@ -216,7 +221,7 @@ impl Resources {
                 _ => {}
             }
         }
-        RuleSet::compile(default, entries.into_values())
+        RuleSet::compile_after(before, default, entries.into_values())
     }
 
     /// Who is trusted: the pushed bundle where it is newer than the one in `trust`, and the revoked serials.
