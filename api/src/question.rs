@@ -3,7 +3,9 @@
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use postern_intentions::{Call, Forward, PathSettings, Protocol, Request, RuleSet, VerifiedTokens, explain, judge_request};
+use postern_intentions::{
+    Because, Call, Forward, PathSettings, Protocol, Request, RuleSet, VerifiedTokens, explain, judge_request,
+};
 use postern_names::PortName;
 
 use crate::http::{DecideRequest, Decided};
@@ -80,6 +82,8 @@ pub fn judge(
         Some(Forward::Target(target)) => Some(target.clone()),
         Some(Forward::Untouched) | None => None,
     });
+    let is_of_requests = matches!(explanation.decision.because, Because::PerRequest { .. });
+    let notes = is_of_requests.then(|| "each request is judged by itself; ask about one with --method and --path".to_owned());
     Decided {
         allowed: explanation.decision.allowed(),
         would_deny: explanation.decision.would_deny,
@@ -87,6 +91,100 @@ pub fn judge(
         protocol,
         explanation,
         forwarded,
-        notes: Vec::new(),
+        notes: notes.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use postern_intentions::{DefaultPolicy, Entry, EntryContent, file};
+
+    use super::*;
+
+    fn rules(permissions: &str) -> RuleSet {
+        let text = format!("intentions: [{{source: web, destination: api, permissions: {permissions}}}]");
+        let read = file::parse(&text, "test.yaml").unwrap();
+        let entry = |intention| Entry { revision: 7, content: EntryContent::Understood(Arc::new(intention)) };
+        RuleSet::compile(DefaultPolicy::Deny, read.intentions.into_iter().map(entry))
+    }
+
+    fn asked(method: Option<&str>, path: Option<&str>, headers: &[(&str, &str)]) -> DecideRequest {
+        DecideRequest {
+            source: "web".parse().unwrap(),
+            destination: "api".parse().unwrap(),
+            port: None,
+            method: method.map(Into::into),
+            path: path.map(Into::into),
+            headers: headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        }
+    }
+
+    fn answer(rules: &RuleSet, asked: &DecideRequest, protocol: Protocol) -> Decided {
+        judge(rules, asked, AskedRequest::of(asked).unwrap().as_ref(), protocol, SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_request_is_judged_with_its_query_and_headers_and_what_is_forwarded_is_told() {
+        let rules = rules(
+            "[{action: allow, methods: [GET], path_prefix: /v1/, headers: [{name: x-team, exact: green}], query: [{name: page, exact: '2'}]}]",
+        );
+        let green = [("X-Team", "green")];
+        let decided = answer(&rules, &asked(None, Some("/x/../v1/a?page=2"), &green), Protocol::Http);
+        assert_eq!((decided.allowed, decided.forwarded.as_deref()), (true, Some("/v1/a?page=2")));
+        let as_it_is = answer(&rules, &asked(None, Some("/v1/a?page=2"), &green), Protocol::Grpc);
+        assert_eq!((as_it_is.allowed, as_it_is.forwarded), (true, None));
+
+        for denied in [
+            asked(Some("POST"), Some("/v1/a?page=2"), &green),
+            asked(None, Some("/v1/a?page=3"), &green),
+            asked(None, Some("/v1/a?page=2"), &[]),
+            asked(None, None, &green),
+        ] {
+            let decided = answer(&rules, &denied, Protocol::Http);
+            assert_eq!(decided.because, "intention web -> api (otherwise: no permission matches)", "{denied:?}");
+            assert_eq!(decided.explanation.readings.len(), 1, "{denied:?}");
+        }
+    }
+
+    #[test]
+    fn an_explanation_tells_of_each_permission_why_it_does_not_match() {
+        let rules = rules("[{action: deny, methods: [PUT], path_exact: /a}, {action: allow, path_prefix: /pub/, ports: [main]}]");
+        let decided = answer(&rules, &asked(None, Some("/pub/..;/a"), &[]), Protocol::Http);
+        let told: Vec<String> = decided
+            .explanation
+            .readings
+            .iter()
+            .flat_map(|reading| {
+                let told = reading.permissions.iter().map(|one| format!("{}: {}: {}", reading.path, one.says, one.outcome));
+                told.collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "/pub/..;/a: deny, PUT, path_exact /a: method GET is not PUT",
+                "/pub/..;/a: allow, path_prefix /pub/, ports main: matches",
+                "/a: deny, PUT, path_exact /a: method GET is not PUT",
+                "/a: allow, path_prefix /pub/, ports main: path /a is not path_prefix /pub/",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_connection_whose_requests_are_judged_is_answered_with_a_note() {
+        let decided = answer(&rules("[{action: allow}]"), &asked(None, None, &[]), Protocol::Http);
+        assert!(decided.allowed && decided.notes[0].contains("--path"), "{decided:?}");
+        let tcp = answer(&rules("[{action: allow}]"), &asked(None, Some("/"), &[]), Protocol::Tcp);
+        assert!(!tcp.allowed && tcp.because.ends_with("api is tcp"), "{tcp:?}");
+    }
+
+    #[test]
+    fn a_header_that_no_request_can_have_is_refused_by_name() {
+        for (name, value) in [("", "a"), ("x y", "a"), ("x", "a\nb")] {
+            let error = AskedRequest::of(&asked(None, None, &[(name, value)])).unwrap_err();
+            assert_eq!(error.name, name);
+        }
     }
 }

@@ -84,10 +84,10 @@ pub struct CallArgs {
     /// Judge an HTTP request with this method [default with --path or --header: GET].
     #[arg(long, value_name = "M")]
     pub method: Option<String>,
-    /// Judge an HTTP request for this path.
+    /// Judge an HTTP request for this path, with its query.
     #[arg(long, value_name = "P")]
     pub path: Option<String>,
-    /// A header of that request.
+    /// A header of that request; may be given several times.
     #[arg(long, value_name = "K=V", value_parser = header)]
     pub header: Vec<(String, String)>,
     /// Judge by this file instead of asking the control plane.

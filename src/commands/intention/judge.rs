@@ -152,6 +152,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_request_is_judged_by_the_permissions_of_a_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let permissions = "[{action: deny, path_prefix: /admin}, {action: allow, methods: [GET]}]";
+        std::fs::write(file.path(), format!("intentions: [{{source: web, destination: api, permissions: {permissions}}}]"))
+            .unwrap();
+        let ask = |method: &str, path: &str| CallArgs {
+            source: "web".parse().unwrap(),
+            destination: "api".parse().unwrap(),
+            port: None,
+            method: Some(method.into()),
+            path: Some(path.into()),
+            header: vec![],
+            file: Some(file.path().into()),
+        };
+        for (method, path, allowed) in
+            [("get", "/a", true), ("post", "/a", false), ("get", "/x/..;/admin", false), ("get", "/a%2Fb", false)]
+        {
+            assert_eq!(judge(ask(method, path)).await.unwrap().allowed, allowed, "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
     async fn every_candidate_is_explained() {
         let decided = judged("web", "api").await;
         assert_eq!(decided.explanation.candidates.len(), 2);
