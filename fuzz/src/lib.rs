@@ -5,6 +5,7 @@
 //! file of `corpus/`, so that each `cargo test` replays what fuzzing has found.
 
 mod hello;
+mod path;
 pub mod proof;
 mod records;
 mod script;
@@ -36,6 +37,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 pub use hello::client_hello;
+pub use path::path;
 pub use proof::{judge_proof, proof};
 pub use records::{record, record_conversation};
 pub use tunnel::tunnel_frames;
@@ -63,6 +65,7 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("proof", proof),
     ("record", record),
     ("record_conversation", record_conversation),
+    ("path", path),
 ];
 
 /// The moment at which the certificates of the corpus are judged: 2026-01-01T00:30:00Z.

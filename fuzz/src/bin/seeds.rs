@@ -58,6 +58,7 @@ fn main() {
     intention_texts(&intentions);
     resources(&authority.bundle(), &intentions);
     texts();
+    paths();
     registrations();
     http_bodies(&intentions);
     audit_logs();
@@ -204,6 +205,24 @@ fn texts() {
             .enumerate()
     {
         seed("address", &format!("text-{number}"), text);
+    }
+}
+
+fn paths() {
+    // The first byte: 0 GET, 1 OPTIONS, 2 CONNECT; 4 keeps %2F, 8 keeps //.
+    for (name, flags, target) in [
+        ("plain", 0, "/v1/invoices?page=2"),
+        ("dots-and-slashes", 0, "//a/./b/%2e%2E//../c/."),
+        ("parameters", 0, "/p/q/..;x/../;y/admin;a=b"),
+        ("escapes", 0, "/%61%2d/%c3%a4/\u{e4}/%3a%3B%25"),
+        ("refused", 0, "/a%2Fb%5c%00"),
+        ("climbs", 0, "/a/..;/.."),
+        ("kept", 12, "/api//queues/%2f/..%2F..%2Fx;y%2F.."),
+        ("absolute", 0, "HTTP://api.example?q#f"),
+        ("star", 1, "*"),
+        ("connect", 2, "api.example:443"),
+    ] {
+        seed("path", name, [&[flags], target.as_bytes()].concat());
     }
 }
 
