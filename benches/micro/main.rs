@@ -7,7 +7,9 @@ mod decide;
 mod frames;
 mod handshake;
 mod metrics;
+mod path;
 mod records;
+mod requests;
 mod rules;
 mod snapshot;
 mod traffic;
@@ -18,6 +20,8 @@ use criterion::{criterion_group, criterion_main};
 criterion_group!(
     micro,
     decide::bench,
+    path::bench,
+    requests::bench,
     compile::bench,
     handshake::bench,
     verification::bench,

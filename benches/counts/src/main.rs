@@ -4,6 +4,7 @@
 mod decide;
 mod frames;
 mod records;
+mod requests;
 
 use std::process::ExitCode;
 
@@ -17,6 +18,13 @@ const SUBJECTS: &[(&str, Run)] = &[
     ("decide/1000/wildcard", |times| decide::wildcard(1_000, times)),
     ("decide/1000/default", |times| decide::nothing(1_000, times)),
     ("decide/1000/temporary", |times| decide::temporary(1_000, times)),
+    ("decide/request/permission", requests::permission_alone),
+    ("decide/request/tenth", requests::tenth),
+    ("decide/request/regex", requests::regex),
+    ("decide/request/untouched", requests::untouched),
+    ("path/plain", |times| requests::path("/v1/invoices/2026/0001/lines?page=2", times)),
+    ("path/escapes", |times| requests::path("/v1/%69nvoices/../r%C3%A9sum%c3%a9", times)),
+    ("path/parameters", |times| requests::path("/v1/invoices;a=b/..;/admin", times)),
     ("compile/1000", |times| decide::compile(1_000, times)),
     ("frame/header/200", |times| frames::header(200, times)),
     ("frame/receive/200", |times| frames::receive(200, times)),
