@@ -28,7 +28,8 @@ impl OpenRequest {
         &self.stats
     }
 
-    /// The head of the answer came: this is the latency that is balanced by. Only the first call counts.
+    /// The head of an answer came whose outcome is not known yet, as with gRPC: this is the latency that is balanced by. Only
+    /// the first call counts.
     pub fn answered(&mut self, now: Instant) {
         if !self.is_answered {
             self.is_answered = true;
@@ -41,11 +42,12 @@ impl OpenRequest {
     pub fn ended(&mut self, outcome: Outcome, now: Instant) -> Option<Ejection> {
         let latency = now.saturating_duration_since(self.began);
         match outcome {
-            Outcome::Status(_) | Outcome::GrpcStatus(_) => self.answered(now),
+            Outcome::Status(_) | Outcome::GrpcStatus(_) if !outcome.is_failure() => self.answered(now),
             Outcome::ConnectFailure | Outcome::Reset { .. } if !self.is_answered => self.stats.unreached(latency, now),
-            Outcome::PerTryTimeout if !self.is_answered => self.stats.unanswered(latency, now),
             Outcome::Overloaded => return None,
-            Outcome::ConnectFailure | Outcome::Reset { .. } | Outcome::PerTryTimeout | Outcome::Connected => {}
+            // An error that comes fast does not make the instance fast.
+            _ if outcome.is_failure() && !self.is_answered => self.stats.unanswered(latency, now),
+            _ => {}
         }
         self.is_answered = true;
         if outcome.is_failure() {
@@ -106,6 +108,21 @@ mod tests {
         request.ended(Outcome::Reset { before_answer: false }, start + Duration::from_millis(6));
         assert_eq!(request.stats().latency(start), Some(Duration::from_millis(5)));
         assert_eq!(request.stats().take_counts(), (0, 1));
+    }
+
+    #[test]
+    fn an_error_that_comes_fast_makes_an_instance_no_faster() {
+        let start = Instant::now();
+        let later = |millis| start + Duration::from_millis(millis);
+        for outcome in [Outcome::Status(503), Outcome::GrpcStatus(14), Outcome::PerTryTimeout] {
+            let mut first = open(start);
+            first.ended(Outcome::Status(200), later(40));
+            let stats = first.stats().clone();
+            let mut second = OpenRequest::new(stats.clone(), first.ejector.clone(), later(40));
+            second.ended(outcome, later(41));
+            let latency = stats.latency(later(41)).expect("known");
+            assert!(latency > Duration::from_micros(39_900), "{outcome:?}: {latency:?}");
+        }
     }
 
     #[test]

@@ -229,8 +229,40 @@ fn the_default_subset_is_meant_where_none_is_named() {
     );
     let servers = [server("api-1", Some("1"), "", &["main"]), server("api-2", Some("2"), "", &["main"])];
     let targets = targets(&servers, &settings, "", &BTreeSet::new());
-    assert_eq!(pick(&targets, None, "main").expect("an instance").instance.id, id("api-2"));
-    assert_eq!(pick(&targets, Some("v1"), "main").expect("an instance").instance.id, id("api-1"));
+    assert_eq!(all_picked(&targets, None), BTreeSet::from([id("api-2")]));
+    assert_eq!(all_picked(&targets, Some("v1")), BTreeSet::from([id("api-1")]));
+}
+
+/// Every instance that is picked in a hundred picks.
+fn all_picked(targets: &ServiceTargets<Server>, subset: Option<&str>) -> BTreeSet<InstanceId> {
+    let (main, rng) = (port("main"), &mut StdRng::seed_from_u64(1));
+    let wanted = Wanted { subset, port: &main, hash: None, tried: &[] };
+    let mut pick = || targets.pick(&wanted, |_| None, Instant::now(), rng).expect("an instance").instance.id.clone();
+    (0..100).map(|_| pick()).collect()
+}
+
+#[test]
+fn a_zone_is_left_while_fewer_than_half_of_it_can_take_requests() {
+    let places = ["eu/a", "eu/a", "eu/a", "eu/a", "eu/b", "eu/b", "us/a"];
+    let servers: Vec<Server> = (1..).zip(places).map(|(n, place)| server(&format!("api-{n}"), None, place, &["main"])).collect();
+    let settings = settings("{service: api, outlier_ejection: {consecutive_failures: 1, base_time: 10s}}");
+    let targets = targets(&servers, &settings, "eu/a", &BTreeSet::new());
+    let now = Instant::now();
+    let ids = |numbers: &[u32]| numbers.iter().map(|n| id(&format!("api-{n}"))).collect::<BTreeSet<_>>();
+    let eject = |wanted: &str| {
+        let stats = targets.instances().find(|(server, _)| server.id == id(wanted)).map(|(_, stats)| stats.clone());
+        let stats = stats.expect("an instance");
+        let in_a_row = stats.failed();
+        assert!(targets.ejector.failed(&stats, in_a_row, now).is_some(), "{wanted} is ejected");
+    };
+    assert_eq!(all_picked(&targets, None), ids(&[1, 2, 3, 4]));
+    eject("api-1");
+    eject("api-2");
+    assert_eq!(all_picked(&targets, None), ids(&[3, 4]), "half of the zone is enough");
+    eject("api-3");
+    assert_eq!(all_picked(&targets, None), ids(&[4, 5, 6]), "the region, its zone included");
+    assert_eq!(targets.tick(now + std::time::Duration::from_secs(10)).len(), 3);
+    assert_eq!(all_picked(&targets, None), ids(&[1, 2, 3, 4]), "they are back");
 }
 
 #[test]
