@@ -218,6 +218,7 @@ fn services_that_send_each_other_round_in_circles_are_found() {
 - {service: d, resolver: {redirect: {service: c}}}
 - {service: e, routes: [{match: {path_exact: /}, to: {service: c}}]}
 - {service: f, split: [{weight: 100, service: a, subset: v1}]}
+- {service: h, split: [{weight: 100, service: f, subset: v1}], resolver: {redirect: {service: c}}}
 - {service: g, routes: [{to: {service: a, subset: v1}}], split: [{weight: 100, service: g}]}
 ",
     );
@@ -229,7 +230,7 @@ fn services_that_send_each_other_round_in_circles_are_found() {
     for service in ["a", "b", "d", "e"] {
         assert!(mesh.check(service).is_err(), "{service}");
     }
-    for service in ["f", "g", "unknown"] {
+    for service in ["f", "g", "h", "unknown"] {
         assert_eq!(mesh.check(service), Ok(()), "{service}");
     }
     let headers = HeaderMap::new();
