@@ -6,6 +6,7 @@
 mod balancer;
 mod ejection;
 mod fault;
+pub mod file;
 mod jwt;
 mod limits;
 mod percent;

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// From 0 to 100 percent in steps of 0.01, written as a number: `90`, `0.05`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "f64", into = "f64")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "f64")]
 pub struct Percent(u16);
 
 /// A number that is no [`Percent`].
@@ -47,6 +47,13 @@ impl TryFrom<f64> for Percent {
 impl From<Percent> for f64 {
     fn from(percent: Percent) -> Self {
         Self::from(percent.0) / 100.0
+    }
+}
+
+/// Whole percents as whole numbers, as people write them.
+impl Serialize for Percent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_multiple_of(100) { serializer.serialize_u16(self.0 / 100) } else { serializer.serialize_f64((*self).into()) }
     }
 }
 

@@ -60,7 +60,11 @@ pub fn check_jwks(text: &str) -> Result<usize, JwksError> {
 
 impl JwtProvider {
     pub(super) fn check(&self, checker: &mut Checker) {
-        checker.check("issuer", check_text("issuer", &self.issuer, 1024));
+        if self.issuer.is_empty() {
+            checker.note_at("issuer", "issuer is empty", "give what `iss` must be");
+        } else {
+            checker.check("issuer", check_text("issuer", &self.issuer, 1024));
+        }
         checker.within("audiences", |checker| {
             checker.at_most("audiences", self.audiences.len());
             checker.each(&self.audiences, |checker, audience| {
