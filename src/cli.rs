@@ -4,6 +4,7 @@ pub mod control;
 pub mod intention;
 pub mod plain;
 pub mod proxy;
+pub mod service_config;
 pub mod unbuilt;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -62,7 +63,7 @@ Run the mesh:
 
 Say who may call whom:
   intention   Allow, deny, check and explain; apply a file
-  service     Services and their instances
+  service     Services, their instances and settings
   token       Enrolment tokens: who may become which service
   ca          The certificate authority of the mesh
 
@@ -114,7 +115,7 @@ pub enum Command {
     Token(plain::TokenArgs),
     /// Who may call whom
     Intention(intention::IntentionArgs),
-    /// Services and their instances
+    /// Services, their instances and settings
     Service(plain::ServiceArgs),
     /// Key-value store (not built yet)
     Kv(unbuilt::KvArgs),

@@ -2,6 +2,7 @@
 
 pub mod ports;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,8 @@ use crate::metrics::parse_rfc3339;
 use crate::mirror::View;
 use crate::push::SidecarStatus;
 use crate::records::InstanceRecord;
+use crate::service_config::jwks::KeyStatus;
+use postern_names::PortName;
 
 /// An intermediate is renewed at half its life; one that has less than this left was not.
 const INTERMEDIATE_SOON: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -39,6 +42,8 @@ pub struct Evidence<'a> {
     pub view: &'a View,
     /// Open streams.
     pub sidecars: &'a [SidecarStatus],
+    /// The keys of JWT providers that come from files and URLs.
+    pub keys: &'a BTreeMap<PortName, KeyStatus>,
     /// The certificate authority.
     pub authority: &'a AuthorityStatus,
     /// Whether the audit log is as it was written, and if not, why.
@@ -60,6 +65,7 @@ pub fn examine(evidence: &Evidence<'_>) -> Vec<Finding> {
     sidecars(evidence, &mut findings);
     instances(evidence, &mut findings);
     unreadable(evidence, &mut findings);
+    keys(evidence, &mut findings);
     authority(evidence, &mut findings);
     this_process(evidence, &mut findings);
     findings.sort_by(|a, b| b.severity.cmp(&a.severity).then_with(|| (&a.code, &a.subject).cmp(&(&b.code, &b.subject))));
@@ -143,8 +149,10 @@ fn sidecars(evidence: &Evidence<'_>, findings: &mut Vec<Finding>) {
                 "not_understood",
                 &sidecar.instance,
                 format!(
-                    "{} (version {}) does not understand {key}, and so denies what it is about: {why}",
-                    sidecar.instance, sidecar.version
+                    "{} (version {}) does not understand {key}: {}: {why}",
+                    sidecar.instance,
+                    sidecar.version,
+                    postern_api::key::when_not_understood(key)
                 ),
                 "upgrade this sidecar, or take out what it does not know",
             ));
@@ -214,6 +222,35 @@ fn unreadable(evidence: &Evidence<'_>, findings: &mut Vec<Finding>) {
             key,
             format!("the stored intention {key} cannot be read, and so denies its pair: {why}"),
             "run the version of the control plane that wrote it, or set it anew with `meshctl intention allow|deny`",
+        ));
+    }
+}
+
+/// Keys that cannot be read, and settings that this version cannot.
+fn keys(evidence: &Evidence<'_>, findings: &mut Vec<Finding>) {
+    for (service, (why, _)) in &evidence.view.settings.unreadable {
+        findings.push(finding(
+            Severity::Error,
+            "settings_unreadable",
+            service,
+            format!("the stored settings of {service} cannot be read, and sidecars take the defaults: {why}"),
+            "run the version of the control plane that wrote them, or set them anew with `meshctl service config apply`",
+        ));
+    }
+    for (provider, status) in evidence.keys {
+        let Some(problem) = &status.problem else { continue };
+        let has_keys = evidence.view.settings.keys_of(provider).is_some();
+        let (severity, then) = if has_keys {
+            (Severity::Warning, "the last good ones stay")
+        } else {
+            (Severity::Error, "there are none yet, and no token of it is good")
+        };
+        findings.push(finding(
+            severity,
+            "jwks_stale",
+            provider,
+            format!("the keys of JWT provider {provider} cannot be read, {then}: {problem}"),
+            "see whether the file or URL is right and this control plane reaches it; `meshctl service config show` has both",
         ));
     }
 }

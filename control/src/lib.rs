@@ -7,6 +7,7 @@
 //! | `records`, `mirror` | what is in the store, and the view of it that reads are served from |
 //! | `identity` | enrolment tokens, the authority and its keys, enrolment, renewal, revocation |
 //! | `policy` | changes of intentions as transactions |
+//! | `service_config` | changes of settings and JWT providers, and the keys that come from elsewhere |
 //! | `registry`, `push`, `grpc` | instances, and their streams |
 //! | `http`, `metrics`, `doctor` | the HTTP API and what can be seen |
 //! | `audit`, `seal` | the log that cannot be rewritten unseen, and keys at rest |
@@ -25,6 +26,7 @@ pub mod records;
 pub mod registry;
 pub mod seal;
 pub mod server;
+pub mod service_config;
 pub mod settings;
 pub mod store;
 

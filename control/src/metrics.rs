@@ -4,10 +4,11 @@ mod issued;
 mod process;
 mod store;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use postern_api::http::AuthorityStatus;
-use postern_names::ServiceName;
+use postern_names::{PortName, ServiceName};
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -17,6 +18,7 @@ pub use self::issued::IssuedCounter;
 pub use self::store::MeteredStore;
 use crate::identity::IdentityCounts;
 use crate::push::PushStats;
+use crate::service_config::jwks::KeyStatus;
 
 /// Services that have a series of their own; what is issued for others counts as `other`.
 const MAX_SERVICES: usize = 1000;
@@ -34,6 +36,7 @@ pub struct Metrics {
     http_requests: IntCounterVec,
     push_counters: [(IntCounter, Reader); 7],
     refused: [(IntCounter, CountReader); 3],
+    jwks_age: GaugeVec,
     process: process::Process,
 }
 
@@ -109,6 +112,16 @@ impl Metrics {
                 ),
             )?,
             push_counters: push_counters(&registry)?,
+            jwks_age: kept(
+                &registry,
+                GaugeVec::new(
+                    Opts::new(
+                        "postern_control_jwks_age_seconds",
+                        "Since the keys of a JWT provider were last read from their file or URL with success.",
+                    ),
+                    &["provider"],
+                ),
+            )?,
             process: process::Process::new(&registry)?,
             registry,
         };
@@ -168,6 +181,16 @@ impl Metrics {
             self.set_ca_expiry("root", not_after);
         }
         self.process.observe();
+    }
+
+    /// Takes in how old the keys of JWT providers are; those that were never read count from the Unix epoch.
+    pub fn observe_keys(&self, keys: &BTreeMap<PortName, KeyStatus>, now: SystemTime) {
+        self.jwks_age.reset();
+        for (provider, status) in keys {
+            let read_at = status.read_at.unwrap_or(SystemTime::UNIX_EPOCH);
+            let age = now.duration_since(read_at).unwrap_or_default();
+            self.jwks_age.with_label_values(&[provider.as_str()]).set(age.as_secs_f64());
+        }
     }
 
     fn set_ca_expiry(&self, ca: &str, not_after: &str) {

@@ -8,6 +8,7 @@
 //! chunks that come before it are kept and heeded by nobody, and moving them afterwards changes nothing.
 
 mod change_sets;
+mod settings;
 mod view;
 
 use std::sync::Arc;
@@ -15,11 +16,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
-use postern_names::ServiceName;
+use postern_intentions::Party;
+use postern_names::{PortName, ServiceName};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 
 pub use self::change_sets::{ChangeSets, SetInForce, StagedChunk};
+pub use self::settings::{SettingsView, providers_in};
 pub use self::view::View;
 use crate::records::RecordKey;
 use crate::store::{Batch, Store, StoreError};
@@ -38,6 +41,8 @@ pub struct Change {
     pub keys: Vec<RecordKey>,
     /// Services whose instances changed: those of the records before and after.
     pub services: Vec<ServiceName>,
+    /// JWT providers that the intentions of a destination began or ceased to name.
+    pub providers: Vec<(Party, PortName)>,
     /// The view was loaded anew: anything may have changed, and `keys` is empty.
     pub everything: bool,
 }

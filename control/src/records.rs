@@ -11,10 +11,14 @@
 //! | `revoked/SERIAL` | [`RevokedRecord`] |
 //! | `instance/ID` | [`InstanceRecord`] |
 //! | `service/NAME` | [`ServiceRecord`] |
+//! | `traffic/NAME` | [`SettingsRecord`]: what an operator set for the service |
+//! | `jwt/NAME` | [`ProviderRecord`] |
+//! | `jwks/NAME` | [`JwksRecord`]: the keys of a provider whose source is a file or a URL |
 //! | `change-set`, `change-set/ID/…` | [`change_set`]: a change that is larger than a transaction |
 //! | `authority/…`, `audit/…` | not mirrored: the sealed keys, and audit entries on their way to the log |
 
 pub mod change_set;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,6 +31,8 @@ use postern_intentions::{DefaultPolicy, Intention, PairKey, Party, Protocol};
 use postern_names::{Datacenter, InstanceId, PortName, ServiceName, TrustDomain};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use self::settings::{JwksRecord, ProviderRecord, SettingsRecord};
 
 /// Which mesh this store belongs to; written once, at the first start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -196,10 +202,10 @@ pub struct InstanceRecord {
     pub left: bool,
 }
 
-/// The settings of a service.
+/// What instances declared of a service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceRecord {
-    /// As first declared by an instance.
+    /// As first declared by an instance; what an operator set goes before it.
     pub protocol: Protocol,
 }
 
@@ -224,6 +230,12 @@ pub enum RecordKey {
     Instance(InstanceId),
     /// `service/NAME`
     Service(ServiceName),
+    /// `traffic/NAME`
+    Settings(ServiceName),
+    /// `jwt/NAME`
+    Provider(PortName),
+    /// `jwks/NAME`
+    Jwks(PortName),
 }
 
 impl RecordKey {
@@ -248,6 +260,9 @@ impl fmt::Display for RecordKey {
             Self::Revoked(serial) => write!(f, "revoked/{serial}"),
             Self::Instance(id) => write!(f, "instance/{id}"),
             Self::Service(name) => write!(f, "service/{name}"),
+            Self::Settings(name) => write!(f, "traffic/{name}"),
+            Self::Provider(name) => write!(f, "jwt/{name}"),
+            Self::Jwks(name) => write!(f, "jwks/{name}"),
         }
     }
 }
@@ -297,6 +312,9 @@ fn parse_key(text: &str) -> Option<RecordKey> {
         ["revoked", serial] => RecordKey::Revoked(serial.parse().ok()?),
         ["instance", id] => RecordKey::Instance(id.parse().ok()?),
         ["service", name] => RecordKey::Service(name.parse().ok()?),
+        ["traffic", name] => RecordKey::Settings(name.parse().ok()?),
+        ["jwt", name] => RecordKey::Provider(name.parse().ok()?),
+        ["jwks", name] => RecordKey::Jwks(name.parse().ok()?),
         _ => return None,
     })
 }
@@ -341,9 +359,24 @@ pub fn instance_key(id: &InstanceId) -> Bytes {
     RecordKey::Instance(id.clone()).to_bytes()
 }
 
-/// The key of a service's settings.
+/// The key of what instances declared of a service.
 pub fn service_key(name: &ServiceName) -> Bytes {
     RecordKey::Service(name.clone()).to_bytes()
+}
+
+/// The key of what an operator set for a service.
+pub fn settings_key(name: &ServiceName) -> Bytes {
+    RecordKey::Settings(name.clone()).to_bytes()
+}
+
+/// The key of a JWT provider.
+pub fn provider_key(name: &PortName) -> Bytes {
+    RecordKey::Provider(name.clone()).to_bytes()
+}
+
+/// The key of the keys of a JWT provider.
+pub fn jwks_key(name: &PortName) -> Bytes {
+    RecordKey::Jwks(name.clone()).to_bytes()
 }
 
 /// A record that the store holds and this version cannot read.
@@ -406,6 +439,9 @@ mod tests {
             "lineage/x",
             "instance/web-1",
             "service/db",
+            "traffic/db",
+            "jwt/corp",
+            "jwks/corp",
         ] {
             assert_eq!(text.parse::<RecordKey>().unwrap().to_string(), text);
         }

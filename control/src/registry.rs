@@ -264,13 +264,15 @@ impl Registry {
         lineage: &str,
         registration: &Registration,
     ) -> Result<Option<Txn>, RegisterError> {
-        let (before, stored_protocol) = self.mirror.read(|view| {
+        let (before, stored_protocol, is_set) = self.mirror.read(|view| {
             let protocol = view.services.get(service).map(|record| record.protocol);
-            (view.instances.get(&registration.id).cloned(), protocol)
+            // What an operator set holds for all, whatever they declare.
+            let is_set = view.settings.protocol(service).is_some();
+            (view.instances.get(&registration.id).cloned(), protocol, is_set)
         });
         let mut txn = Txn::new();
         match (registration.protocol, stored_protocol) {
-            (Some(declared), Some(stored)) if declared != stored => {
+            (Some(declared), Some(stored)) if declared != stored && !is_set => {
                 return Err(RegisterError::ProtocolDiffers { service: service.clone(), stored, declared });
             }
             (Some(protocol), None) => {

@@ -27,6 +27,8 @@ use crate::policy::Policy;
 use crate::push::{MeshService, PushSettings};
 use crate::registry::RegistrySettings;
 use crate::seal::SealError;
+use crate::service_config::ServiceConfigs;
+use crate::service_config::jwks::JwksKeeper;
 use crate::settings::{Address, Addresses, SettingError, Settings};
 use crate::store::{RedbStore, Store, StoreError, StoreSettings};
 
@@ -168,6 +170,8 @@ impl Control {
         let mesh = start_mesh(settings, &store, &mirror, &identity, &metrics);
         mesh.follow_bundle(identity.bundle_changes());
         let policy = Arc::new(Policy::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
+        let service_configs = Arc::new(ServiceConfigs::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
+        let jwks = JwksKeeper::start(Arc::clone(&store), Arc::clone(&mirror));
         let sweeper = tokio::spawn(sweep(Arc::clone(&policy)));
         let grpc = GrpcServer::start(GrpcConfig {
             listener: sockets.grpc,
@@ -181,6 +185,8 @@ impl Control {
         let api = Api {
             mirror,
             policy,
+            service_configs,
+            jwks,
             identity: Arc::clone(&identity),
             sidecars: mesh.sidecars(),
             registry: mesh.registry(),

@@ -9,6 +9,7 @@ mod path;
 pub mod proof;
 mod records;
 mod script;
+mod settings;
 mod tunnel;
 
 use std::collections::HashSet;
@@ -40,6 +41,7 @@ pub use hello::client_hello;
 pub use path::path;
 pub use proof::{judge_proof, proof};
 pub use records::{record, record_conversation};
+pub use settings::{settings_file, settings_wire};
 pub use tunnel::tunnel_frames;
 
 /// What is given some bytes and must stand them.
@@ -49,6 +51,8 @@ pub type Parser = fn(&[u8]);
 pub const PARSERS: &[(&str, Parser)] = &[
     ("intentions_file", intentions_file),
     ("intention_wire", intention_wire),
+    ("settings_file", settings_file),
+    ("settings_wire", settings_wire),
     ("resource_key", resource_key),
     ("spiffe_id", spiffe_id),
     ("certificate_chain", certificate_chain),
@@ -286,7 +290,9 @@ fn judge(resources: &Resources) {
     }
     let bundle = TrustBundle::new(trust_domain(), Vec::new(), 1);
     let _ = resources.trust(&Trust { bundle, datacenter: datacenter(), revoked: HashSet::new() });
-    let _ = resources.upstreams(&Default::default());
+    let before = resources.upstreams(&Default::default());
+    assert!(resources.upstreams(&before) == before, "what did not change stays");
+    let _ = (resources.own_settings(&destination, None), resources.jwt(None));
 }
 
 /// What a sidecar says of itself, with the messages around it.
@@ -311,6 +317,8 @@ pub fn http_body(data: &[u8]) {
     json_survives::<http::Intentions>(data);
     json_survives::<http::Written>(data);
     json_survives::<http::Decided>(data);
+    json_survives::<http::ApplyServiceConfigRequest>(data);
+    json_survives::<http::ServiceConfig>(data);
     json_survives::<http::ErrorBody>(data);
 }
 

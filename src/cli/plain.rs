@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use postern_names::Address;
 use postern_names::{InstanceId, ServiceName};
 
+use super::service_config::ServiceConfigCommand;
 use super::{LogArgs, OutputArgs};
 use crate::duration;
 
@@ -95,19 +96,12 @@ pub enum ServiceCommand {
         #[arg(long)]
         revoke: bool,
     },
-    /// Settings of services (not built yet)
+    /// Settings of services: time-outs, retries, balancing, routing, limits; and JWT providers
     Config {
         /// What to do.
         #[command(subcommand)]
         command: ServiceConfigCommand,
     },
-}
-
-/// What `meshctl service config` will do.
-#[derive(Debug, Subcommand)]
-pub enum ServiceConfigCommand {
-    /// Make the settings equal to a file (not built yet)
-    Apply(super::unbuilt::Rest),
 }
 
 /// The certificate authority.

@@ -51,6 +51,14 @@ service show web
 service register -f f
 service deregister web-1 --revoke
 service config apply -f f
+service config apply -f - --replace --yes --wait 5s --reason r
+service config plan -f f --replace
+service config validate f
+service config show
+service config show api -o json
+service config export
+service config delete api --wait 0s
+service config delete corp --jwt
 kv get a
 kv put a b
 kv delete a

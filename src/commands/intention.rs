@@ -1,6 +1,6 @@
 //! `meshctl intention`: who may call whom.
 
-mod change;
+pub mod change;
 mod file;
 mod judge;
 

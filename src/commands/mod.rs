@@ -6,6 +6,7 @@ mod control;
 mod demo_service;
 mod dev;
 mod doctor;
+mod input_file;
 mod intention;
 mod proxy;
 mod reference;

@@ -1,5 +1,7 @@
 //! `meshctl service`: services and their instances.
 
+mod config;
+
 use std::time::Duration;
 
 use hyper::Method;
@@ -8,19 +10,17 @@ use postern_intentions::Protocol;
 
 use super::intention::intentions_table;
 use super::{done, unbuilt};
-use crate::cli::plain::{ServiceArgs, ServiceCommand, ServiceConfigCommand};
+use crate::cli::plain::{ServiceArgs, ServiceCommand};
 use crate::client::{Client, encode};
 use crate::outcome::{Failure, Outcome};
 use crate::output::{Output, Tone, ToneText, plain};
 
-/// Lists, shows and deregisters.
+/// Lists, shows, deregisters and sets.
 pub async fn service(args: ServiceArgs) -> Outcome {
     let output = Output::new(args.output.output);
     match args.command {
         ServiceCommand::Register(_) => return unbuilt::unbuilt("`meshctl service register`"),
-        ServiceCommand::Config { command: ServiceConfigCommand::Apply(_) } => {
-            return unbuilt::unbuilt("`meshctl service config apply`");
-        }
+        ServiceCommand::Config { command } => return config::config(&output, command).await,
         ServiceCommand::List => {
             let services: Vec<ServiceSummary> = Client::find().await?.get("/v1/services").await?;
             output.show(&services, |output| list_text(output, &services))?;
@@ -69,7 +69,11 @@ fn list_text(output: &Output, services: &[ServiceSummary]) -> String {
 }
 
 fn detail_text(output: &Output, detail: &ServiceDetail) -> String {
-    let mut text = output.pairs(&[("service", detail.name.to_string()), ("protocol", protocol(detail.protocol))]);
+    let mut text = output.pairs(&[
+        ("service", detail.name.to_string()),
+        ("protocol", protocol(detail.protocol)),
+        ("settings", config::summary(detail.config.as_ref())),
+    ]);
     text.push('\n');
     text.push_str(&instances_table(output, &detail.instances));
     text.push_str("\nWho may call it:\n");

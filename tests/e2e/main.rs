@@ -22,6 +22,7 @@ mod redis;
 mod rotation;
 mod run_command;
 mod run_ends;
+mod service_config;
 mod sockets;
 mod support;
 mod systemd;

@@ -36,6 +36,7 @@ fn instance() -> InstanceRecord {
 struct Mesh {
     view: View,
     sidecars: Vec<SidecarStatus>,
+    keys: BTreeMap<PortName, KeyStatus>,
     authority: AuthorityStatus,
     audit: Result<(), String>,
     store: Result<(), String>,
@@ -65,6 +66,7 @@ impl Mesh {
         let mut mesh = Self {
             view,
             sidecars: vec![sidecar()],
+            keys: BTreeMap::new(),
             authority: authority(),
             audit: Ok(()),
             store: Ok(()),
@@ -98,6 +100,7 @@ impl Mesh {
         let findings = examine(&Evidence {
             view: &self.view,
             sidecars: &self.sidecars,
+            keys: &self.keys,
             authority: &self.authority,
             audit: &self.audit,
             store: &self.store,
@@ -232,4 +235,14 @@ fn a_clock_that_differs_is_found() {
     assert_eq!(mesh.codes(), Vec::<String>::new());
     mesh.sidecars[0].clock_ahead_ms = -31_000;
     assert_eq!(mesh.codes(), ["clock_skew"]);
+}
+
+#[test]
+fn keys_that_cannot_be_read_are_found_and_worse_where_there_are_none() {
+    let mut mesh = Mesh::new();
+    let problem = Some("id.example.com:443 answered 503".to_owned());
+    mesh.keys.insert("corp".parse().unwrap(), KeyStatus { read_at: None, problem });
+    assert_eq!(mesh.codes(), ["jwks_stale"]);
+    mesh.keys.insert("corp".parse().unwrap(), KeyStatus { read_at: Some(time(NOW)), problem: None });
+    assert!(mesh.codes().is_empty());
 }

@@ -3,6 +3,7 @@
 mod apply;
 mod flood;
 mod leaving;
+mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -8,6 +8,7 @@ use postern_api::http::ErrorBody;
 use crate::identity::IdentityError;
 use crate::policy::PolicyError;
 use crate::registry::RegisterError;
+use crate::service_config::ConfigError;
 use crate::store::StoreError;
 
 /// A failed request.
@@ -72,6 +73,26 @@ impl From<PolicyError> for ApiError {
             PolicyError::Contended => Self::new(StatusCode::SERVICE_UNAVAILABLE, text).hint("try again"),
             PolicyError::Store(error) => Self::from(error),
             PolicyError::Unwritable(error) => Self::internal(error),
+        }
+    }
+}
+
+impl From<ConfigError> for ApiError {
+    fn from(error: ConfigError) -> Self {
+        let text = error.to_string();
+        match error {
+            ConfigError::Faults { .. } => Self::bad_request(text).hint("`meshctl service config validate FILE` names the lines"),
+            ConfigError::NoSettings(_) | ConfigError::NoProvider(_) => {
+                Self::not_found(text).hint("`meshctl service config show` shows those that there are")
+            }
+            ConfigError::Named { .. } => Self::new(StatusCode::CONFLICT, text).hint("without it those intentions would deny"),
+            ConfigError::TooMany { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, text).hint("split the file, and apply its parts one after the other")
+            }
+            ConfigError::Stale { .. } => Self::new(StatusCode::CONFLICT, text).hint("look at the difference again, then apply"),
+            ConfigError::Contended => Self::new(StatusCode::SERVICE_UNAVAILABLE, text).hint("try again"),
+            ConfigError::Store(error) => Self::from(error),
+            ConfigError::Unwritable(error) => Self::internal(error),
         }
     }
 }

@@ -9,7 +9,7 @@
 //! | `serve` | listeners, TLS, connections and their limits |
 //! | `certificate` | the certificate that they show, where nobody brought one |
 //! | `host`, `auth`, `input`, `error` | what every request passes |
-//! | `intentions`, `tokens`, `services`, `status` | the routes |
+//! | `intentions`, `tokens`, `services`, `service_config`, `status` | the routes |
 
 pub mod auth;
 pub mod certificate;
@@ -18,6 +18,7 @@ pub mod host;
 mod input;
 mod intentions;
 pub mod serve;
+mod service_config;
 mod services;
 mod status;
 mod tokens;
@@ -44,6 +45,8 @@ use crate::mirror::Mirror;
 use crate::policy::Policy;
 use crate::push::{PushStats, Sidecars};
 use crate::registry::Registry;
+use crate::service_config::ServiceConfigs;
+use crate::service_config::jwks::JwksKeeper;
 use crate::store::Store;
 
 /// `server:` of every answer; by it a client knows that no other product listens here.
@@ -57,6 +60,10 @@ pub struct Api {
     pub mirror: Arc<Mirror>,
     /// Changes of intentions.
     pub policy: Arc<Policy>,
+    /// Changes of settings and JWT providers.
+    pub service_configs: Arc<ServiceConfigs>,
+    /// The keys of JWT providers that come from files and URLs.
+    pub jwks: Arc<JwksKeeper>,
     /// Tokens, authority, revocation.
     pub identity: Arc<IdentityService>,
     /// Open streams.
@@ -93,6 +100,9 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/v1/services", get(services::list))
         .route("/v1/services/{name}", get(services::show))
+        .route("/v1/service-config", get(service_config::list).put(service_config::apply))
+        .route("/v1/service-config/{service}", get(service_config::get).put(service_config::set).delete(service_config::delete))
+        .route("/v1/jwt-providers/{name}", get(service_config::get_provider).delete(service_config::delete_provider))
         .route("/v1/instances/{id}", delete(services::deregister))
         .route("/v1/authority", get(status::authority))
         .route("/v1/authority/bundle", get(status::bundle))

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::error::ApiError;
 use super::input::{Name, Query};
 use super::intentions::{sort, stored};
+use super::service_config::of_service;
 use super::{Api, Shared, rfc3339};
 use crate::audit::AuditEntry;
 use crate::mirror::View;
@@ -37,7 +38,7 @@ pub(super) async fn list(State(api): Shared) -> Json<Vec<ServiceSummary>> {
 fn summary(view: &View, streams: &Streams, name: ServiceName) -> ServiceSummary {
     let present = || view.instances_of(&name).map(|(record, _)| record).filter(|record| !record.left);
     ServiceSummary {
-        protocol: view.services.get(&name).map(|record| record.protocol),
+        protocol: view.known_protocol(&name),
         instances: present().count(),
         healthy: present().filter(|record| record.healthy).count(),
         connected: present().filter(|record| streams.contains_key(&record.id)).count(),
@@ -50,7 +51,9 @@ pub(super) async fn show(State(api): Shared, Name(name): Name<ServiceName>) -> R
     let streams = streams(&api);
     let now = SystemTime::now();
     let detail = api.mirror.read(|view| {
-        let is_known = view.services.contains_key(&name) || view.instances_of(&name).next().is_some();
+        let is_known = view.known_protocol(&name).is_some()
+            || view.settings.services.contains_key(&name)
+            || view.instances_of(&name).next().is_some();
         is_known.then(|| {
             let to = [Party::Service(name.clone()), Party::Any];
             let pairs = to.iter().flat_map(|destination| view.pairs_to(destination));
@@ -60,10 +63,11 @@ pub(super) async fn show(State(api): Shared, Name(name): Name<ServiceName>) -> R
             let mut instances: Vec<_> = view.instances_of(&name).map(|(record, _)| instance(view, &streams, record)).collect();
             instances.sort_by(|a, b| a.id.cmp(&b.id));
             ServiceDetail {
-                protocol: view.services.get(&name).map(|record| record.protocol),
+                protocol: view.known_protocol(&name),
                 name: name.clone(),
                 instances,
                 inbound,
+                config: of_service(view, &name),
             }
         })
     });

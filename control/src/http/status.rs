@@ -86,11 +86,13 @@ pub(super) async fn doctor(State(api): Shared) -> Result<Json<Vec<Finding>>, Api
     };
     let sidecars = api.sidecars.list();
     let authority = api.identity.authority_status();
+    let keys = api.jwks.statuses();
     let now = SystemTime::now();
     Ok(Json(api.mirror.read(|view| {
         doctor::examine(&Evidence {
             view,
             sidecars: &sidecars,
+            keys: &keys,
             authority: &authority,
             audit: &audit,
             store: &store,
@@ -114,6 +116,7 @@ async fn audit_report(api: &Arc<Api>) -> Result<Result<(), String>, ApiError> {
 pub(super) async fn metrics(State(api): Shared) -> Result<impl IntoResponse, ApiError> {
     let authority = api.identity.authority_status();
     api.metrics.observe(api.mirror.revision(), api.sidecars.len(), &api.push, (&api.identity.counts(), &authority));
+    api.metrics.observe_keys(&api.jwks.statuses(), SystemTime::now());
     let text = api.metrics.render().map_err(ApiError::internal)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }

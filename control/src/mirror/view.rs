@@ -7,10 +7,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use postern_ca::Serial;
 use postern_intentions::{DefaultPolicy, Entry, EntryContent, PairKey, Party, Protocol, RuleSet};
-use postern_names::{InstanceId, ServiceName};
+use postern_names::{InstanceId, PortName, ServiceName};
 use serde::de::DeserializeOwned;
 
 use super::change_sets::ChangeSets;
+use super::settings::SettingsView;
 use super::{Change, MirrorError};
 use crate::records::change_set::{ChangeSetKey, POINTER};
 use crate::records::{
@@ -42,8 +43,10 @@ pub struct View {
     pub revoked: BTreeMap<Serial, (RevokedRecord, u64)>,
     /// Instances by id.
     pub instances: BTreeMap<InstanceId, (InstanceRecord, u64)>,
-    /// Settings of services.
+    /// What instances declared of services.
     pub services: BTreeMap<ServiceName, ServiceRecord>,
+    /// What operators set for services and providers of tokens.
+    pub settings: SettingsView,
     /// Changes that are larger than a transaction.
     pub change_sets: ChangeSets,
     by_destination: HashMap<Party, BTreeSet<PairKey>>,
@@ -67,6 +70,7 @@ impl View {
             revoked: BTreeMap::new(),
             instances: BTreeMap::new(),
             services: BTreeMap::new(),
+            settings: SettingsView::default(),
             change_sets: ChangeSets::default(),
             by_destination: HashMap::new(),
             by_service: HashMap::new(),
@@ -104,19 +108,25 @@ impl View {
         self.by_service.get(service).into_iter().flatten().filter_map(|id| self.instances.get(id))
     }
 
-    /// Every service that has an instance, settings, or both.
+    /// Every service that has an instance, a declaration or settings.
     pub fn service_names(&self) -> BTreeSet<ServiceName> {
-        self.by_service.keys().chain(self.services.keys()).cloned().collect()
+        self.by_service.keys().chain(self.services.keys()).chain(self.settings.services.keys()).cloned().collect()
     }
 
-    /// The revision that last changed the settings of a service; 0 where it has none.
+    /// The revision that last changed the protocol of a service; 0 where it has none.
     pub fn service_revision(&self, service: &ServiceName) -> u64 {
-        self.service_revisions.get(service).copied().unwrap_or(0)
+        let declared = self.service_revisions.get(service).copied().unwrap_or(0);
+        declared.max(self.settings.revision_of(service))
     }
 
     /// The protocol of a service, `tcp` where none was declared.
     pub fn protocol(&self, service: &ServiceName) -> Protocol {
-        self.services.get(service).map_or_else(Protocol::default, |record| record.protocol)
+        self.known_protocol(service).unwrap_or_default()
+    }
+
+    /// The protocol of a service, where its settings say one or an instance declared one.
+    pub fn known_protocol(&self, service: &ServiceName) -> Option<Protocol> {
+        self.settings.protocol(service).or_else(|| self.services.get(service).map(|record| record.protocol))
     }
 
     /// The lineage of an SVID.
@@ -202,7 +212,7 @@ impl View {
                 *self.rules.get_mut() = None;
             }
             RecordKey::Intention(pair) => {
-                if !self.put_intention(pair, key, value, revision) {
+                if !self.put_intention(pair, key, value, revision, change) {
                     return;
                 }
             }
@@ -215,6 +225,11 @@ impl View {
                 set(&mut self.services, name, readable(key, value));
                 self.service_revisions.insert(name.clone(), revision);
             }
+            RecordKey::Settings(name) => self.settings.put(name, key, value, revision),
+            RecordKey::Provider(name) => {
+                set(&mut self.settings.providers, name, readable(key, value).map(|record| (record, revision)));
+            }
+            RecordKey::Jwks(name) => set(&mut self.settings.jwks, name, readable(key, value).map(|record| (record, revision))),
         }
         change.keys.push(parsed);
     }
@@ -237,11 +252,13 @@ impl View {
     }
 
     /// Whether it says something else than before: moving a record out of a change set does not.
-    fn put_intention(&mut self, pair: &PairKey, key: &[u8], value: Option<&[u8]>, revision: u64) -> bool {
+    fn put_intention(&mut self, pair: &PairKey, key: &[u8], value: Option<&[u8]>, revision: u64, change: &mut Change) -> bool {
         let before = (self.intentions.remove(pair), self.not_understood.remove(pair));
+        let named_before = named_in(before.0.as_ref());
         let Some(value) = value else {
             take_from_index(&mut self.by_destination, &pair.destination, pair);
             *self.rules.get_mut() = None;
+            change.providers.extend(self.settings.name(&pair.destination, named_before, BTreeSet::new()));
             return before != (None, None);
         };
         self.by_destination.entry(pair.destination.clone()).or_default().insert(pair.clone());
@@ -257,6 +274,7 @@ impl View {
             }
         };
         let is_changed = before != after;
+        change.providers.extend(self.settings.name(&pair.destination, named_before, named_in(after.0.as_ref())));
         if let Some(entry) = after.0 {
             self.intentions.insert(pair.clone(), entry);
         }
@@ -268,6 +286,10 @@ impl View {
         }
         is_changed
     }
+}
+
+fn named_in(entry: Option<&(IntentionRecord, u64)>) -> BTreeSet<PortName> {
+    entry.map(|(record, _)| super::settings::providers_in(&record.intention)).unwrap_or_default()
 }
 
 fn cluster_among(records: &[(&[u8], &[u8], u64)]) -> Result<ClusterRecord, MirrorError> {

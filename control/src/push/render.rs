@@ -7,6 +7,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use postern_api::convert::{self, millis};
 use postern_api::key::ResourceKey;
+use postern_api::settings::{provider_to_body, settings_to_body};
 use postern_api::v1;
 use postern_ca::TrustBundle;
 use postern_intentions::{Call, PairKey, Party, decide};
@@ -57,20 +58,40 @@ pub struct Source<'a> {
     pub now: SystemTime,
 }
 
+/// Whom a lane is for.
+pub struct Receiver<'a> {
+    /// Its service.
+    pub service: &'a ServiceName,
+    /// The services that it calls, and those that their settings lead to.
+    pub watched: &'a BTreeSet<ServiceName>,
+    /// Whether it knows settings and providers; one that does not gets none.
+    pub settings: TakesSettings,
+}
+
+/// Whether a sidecar knows the resources `config/SERVICE` and `jwt/NAME`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakesSettings {
+    /// It does.
+    Yes,
+    /// It is older than they are.
+    No,
+}
+
 impl Source<'_> {
     /// The authority lane of a service.
-    pub fn authority(&self, service: &ServiceName, pending: &Pending) -> Content {
+    pub fn authority(&self, receiver: &Receiver<'_>, pending: &Pending) -> Content {
         match pending {
-            Pending::Everything => self.collect(&self.authority_keys(service), true, |key| self.authority_resource(service, key)),
-            Pending::Keys(keys) => self.collect(keys, false, |key| self.authority_resource(service, key)),
+            Pending::Everything => {
+                self.collect(&self.authority_keys(receiver), true, |key| self.authority_resource(receiver, key))
+            }
+            Pending::Keys(keys) => self.collect(keys, false, |key| self.authority_resource(receiver, key)),
         }
     }
 
     /// The reachability lane of a caller. `verdicts` takes in until when each upstream's verdict holds.
     pub fn reachability(
         &self,
-        service: &ServiceName,
-        upstreams: &BTreeSet<ServiceName>,
+        receiver: &Receiver<'_>,
         pending: &Pending,
         verdicts: &mut BTreeMap<ServiceName, SystemTime>,
     ) -> Content {
@@ -78,14 +99,20 @@ impl Source<'_> {
         let (keys, complete) = match pending {
             Pending::Everything => {
                 verdicts.clear();
-                all = self.reachability_keys(upstreams);
+                all = self.reachability_keys(receiver);
                 (&all, true)
             }
             Pending::Keys(keys) => (keys, false),
         };
+        let watches = |upstream: &ServiceName| receiver.watched.contains(upstream);
         self.collect(keys, complete, |key| match key {
-            ResourceKey::Service(upstream) => Some(self.upstream(service, upstream, verdicts)),
-            ResourceKey::Endpoint(upstream, instance) => self.endpoint(upstream, instance),
+            ResourceKey::Service(upstream) if watches(upstream) => Some(self.upstream(receiver.service, upstream, verdicts)),
+            ResourceKey::Service(upstream) => {
+                verdicts.remove(upstream);
+                None
+            }
+            ResourceKey::Endpoint(upstream, instance) if watches(upstream) => self.endpoint(upstream, instance),
+            ResourceKey::Config(upstream) if watches(upstream) => self.config(receiver, key, upstream),
             _ => None,
         })
     }
@@ -107,25 +134,29 @@ impl Source<'_> {
         content
     }
 
-    fn authority_keys(&self, service: &ServiceName) -> BTreeSet<ResourceKey> {
+    fn authority_keys(&self, receiver: &Receiver<'_>) -> BTreeSet<ResourceKey> {
+        let service = receiver.service;
         let own = Party::Service(service.clone());
         let pairs = self.view.pairs_to(&own).chain(self.view.pairs_to(&Party::Any));
         let intentions = pairs.cloned().map(ResourceKey::Intention);
         let revoked = self.view.revoked.keys().cloned().map(ResourceKey::Revoked);
-        let single = [ResourceKey::Default, ResourceKey::Bundle, ResourceKey::Service(service.clone())];
-        intentions.chain(revoked).chain(single).collect()
+        let providers = self.view.settings.named_by(service).cloned().map(ResourceKey::Jwt);
+        let of_service = [ResourceKey::Service(service.clone()), ResourceKey::Config(service.clone())];
+        let single = [ResourceKey::Default, ResourceKey::Bundle].into_iter().chain(of_service);
+        intentions.chain(revoked).chain(providers).chain(single).collect()
     }
 
-    fn reachability_keys(&self, upstreams: &BTreeSet<ServiceName>) -> BTreeSet<ResourceKey> {
-        let services = upstreams.iter().cloned().map(ResourceKey::Service);
-        let endpoints = upstreams.iter().flat_map(|upstream| {
+    fn reachability_keys(&self, receiver: &Receiver<'_>) -> BTreeSet<ResourceKey> {
+        let services = receiver.watched.iter().cloned().map(ResourceKey::Service);
+        let settings = receiver.watched.iter().cloned().map(ResourceKey::Config);
+        let endpoints = receiver.watched.iter().flat_map(|upstream| {
             let set = self.sets.of(upstream);
             set.into_iter().map(|instance| ResourceKey::Endpoint(upstream.clone(), instance))
         });
-        services.chain(endpoints).collect()
+        services.chain(settings).chain(endpoints).collect()
     }
 
-    fn authority_resource(&self, service: &ServiceName, key: &ResourceKey) -> Option<v1::Resource> {
+    fn authority_resource(&self, receiver: &Receiver<'_>, key: &ResourceKey) -> Option<v1::Resource> {
         match key {
             ResourceKey::Intention(pair) => self.intention(key, pair),
             ResourceKey::Default => {
@@ -144,13 +175,41 @@ impl Source<'_> {
                 let body = self.encoded.body(key, sequence, || convert::bundle_to_wire(self.bundle).encode_to_vec());
                 Some(resource(key, sequence, body))
             }
-            ResourceKey::Service(name) if name == service => {
+            ResourceKey::Service(name) if name == receiver.service => {
                 let protocol = self.view.protocol(name).to_string();
                 let body = v1::ServiceBody { protocol, ..v1::ServiceBody::default() };
                 Some(resource(key, self.view.service_revision(name), body.encode_to_vec().into()))
             }
-            ResourceKey::Service(_) | ResourceKey::Endpoint(..) | ResourceKey::Config(_) | ResourceKey::Jwt(_) => None,
+            ResourceKey::Config(name) if name == receiver.service => self.config(receiver, key, name),
+            ResourceKey::Jwt(name) => self.provider(receiver, key, name),
+            ResourceKey::Service(_) | ResourceKey::Endpoint(..) | ResourceKey::Config(_) => None,
         }
+    }
+
+    fn config(&self, receiver: &Receiver<'_>, key: &ResourceKey, service: &ServiceName) -> Option<v1::Resource> {
+        if receiver.settings == TakesSettings::No {
+            return None;
+        }
+        let settings = &self.view.settings;
+        if let Some((_, revision)) = settings.unreadable.get(service) {
+            // An empty body is understood by nobody: the receiver takes the defaults, and says so.
+            return Some(resource(key, *revision, Bytes::new()));
+        }
+        let (record, revision) = settings.services.get(service)?;
+        let body = self.encoded.body(key, *revision, || encoded_or_empty(settings_to_body(&record.settings)));
+        Some(resource(key, *revision, body))
+    }
+
+    fn provider(&self, receiver: &Receiver<'_>, key: &ResourceKey, name: &PortName) -> Option<v1::Resource> {
+        let settings = &self.view.settings;
+        if receiver.settings == TakesSettings::No || !settings.is_named_for(receiver.service, name) {
+            return None;
+        }
+        let (record, _) = settings.providers.get(name)?;
+        let keys = settings.keys_of(name).unwrap_or_default();
+        let revision = settings.provider_revision(name);
+        let body = self.encoded.body(key, revision, || encoded_or_empty(provider_to_body(&record.provider, keys)));
+        Some(resource(key, revision, body))
     }
 
     fn intention(&self, key: &ResourceKey, pair: &PairKey) -> Option<v1::Resource> {
@@ -203,6 +262,14 @@ impl Source<'_> {
 
 fn resource(key: &ResourceKey, revision: u64, body: Bytes) -> v1::Resource {
     v1::Resource { key: key.to_string(), revision, body }
+}
+
+/// What cannot be written is understood by nobody; what was validated can.
+fn encoded_or_empty<M: Message>(body: Result<M, serde_json::Error>) -> Vec<u8> {
+    body.map(|body| body.encode_to_vec()).unwrap_or_else(|error| {
+        tracing::error!(%error, "settings cannot be sent");
+        Vec::new()
+    })
 }
 
 fn endpoint_body(record: &InstanceRecord) -> v1::EndpointBody {

@@ -15,6 +15,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lanes::{Lane, Pending};
+use super::render::TakesSettings;
+use crate::mirror::View;
 
 /// A stream's two lanes.
 #[derive(Debug)]
@@ -40,13 +42,28 @@ pub struct Identity {
     pub address: SocketAddr,
 }
 
+/// What a sidecar told of itself in its Hello.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    /// The services that it calls.
+    pub(super) upstreams: BTreeSet<ServiceName>,
+    /// Its version.
+    pub(super) version: String,
+    /// What it understands.
+    pub(super) understands: Vec<String>,
+}
+
 /// One open stream.
 #[derive(Debug)]
 pub struct Sidecar {
     /// Distinguishes streams of one instance.
     pub(super) number: u64,
     pub(super) identity: Identity,
+    /// The services that it calls, as its Hello told.
     pub(super) upstreams: BTreeSet<ServiceName>,
+    /// Those, and all that their settings lead to. Changed only under the view's lock.
+    pub(super) watched: Mutex<BTreeSet<ServiceName>>,
+    pub(super) settings: TakesSettings,
     pub(super) version: String,
     pub(super) since: SystemTime,
     pub(super) lanes: Mutex<Lanes>,
@@ -60,16 +77,26 @@ pub struct Sidecar {
     nacks: Mutex<Nacks>,
     pub(super) warnings: Mutex<Vec<String>>,
     /// Parts of an intention that it understands, as its Hello told.
-    pub(super) understands: Mutex<Vec<String>>,
+    pub(super) understands: Vec<String>,
     pub(super) active_connections: AtomicU64,
     pub(super) clock_ahead_ms: AtomicI64,
 }
 
-/// How far the authority lane got, for those who wait.
+/// How far the lanes got, for those who wait.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
-    acknowledged_at: Option<Instant>,
+    authority_at: Option<Instant>,
+    reachability_at: Option<Instant>,
     is_gone: bool,
+}
+
+/// What has to arrive before a change is in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// The authority lane: the change is enforced.
+    Authority,
+    /// Both lanes: calls go by it, too.
+    Both,
 }
 
 /// What was not understood, by lane: a complete message begins anew.
@@ -152,12 +179,16 @@ pub(super) enum Waited {
 }
 
 impl Sidecar {
-    pub(super) fn new(number: u64, identity: Identity, upstreams: BTreeSet<ServiceName>, version: String) -> Self {
+    pub(super) fn new(number: u64, identity: Identity, told: Told) -> Self {
+        let Told { upstreams, version, understands } = told;
+        let takes = postern_api::understanding::takes_settings(&understands);
         let now = Instant::now();
         Self {
             number,
             identity,
             upstreams,
+            watched: Mutex::default(),
+            settings: if takes { TakesSettings::Yes } else { TakesSettings::No },
             version,
             since: SystemTime::now(),
             lanes: Mutex::new(Lanes { authority: Lane::new(now), reachability: Lane::new(now) }),
@@ -168,10 +199,21 @@ impl Sidecar {
             progress: watch::Sender::new(Progress::default()),
             nacks: Mutex::default(),
             warnings: Mutex::default(),
-            understands: Mutex::default(),
+            understands,
             active_connections: AtomicU64::new(0),
             clock_ahead_ms: AtomicI64::new(0),
         }
+    }
+
+    /// Watches what it calls, and where the settings in this view lead from there. Gives that.
+    pub(super) fn watch(&self, view: &View) -> BTreeSet<ServiceName> {
+        let watched = match self.settings {
+            TakesSettings::Yes => view.settings.closure(&self.upstreams),
+            // Whoever knows no routes calls nobody else.
+            TakesSettings::No => self.upstreams.clone(),
+        };
+        self.watched.lock().clone_from(&watched);
+        watched
     }
 
     pub(super) fn mark(&self, lane: v1::Lane, key: &ResourceKey, now: Instant) {
@@ -197,9 +239,10 @@ impl Sidecar {
     pub(super) fn acknowledge(&self, lane: v1::Lane, revision: u64) -> Option<Duration> {
         let changed_at = self.with_lane(lane, |lane| lane.acknowledge(revision))?;
         let now = Instant::now();
-        if lane == v1::Lane::Authority {
-            self.progress.send_modify(|progress| progress.acknowledged_at = Some(now));
-        }
+        self.progress.send_modify(|progress| match lane {
+            v1::Lane::Reachability => progress.reachability_at = Some(now),
+            v1::Lane::Authority | v1::Lane::Unspecified => progress.authority_at = Some(now),
+        });
         Some(now.duration_since(changed_at))
     }
 
@@ -246,24 +289,38 @@ impl Sidecar {
         self.progress.send_modify(|progress| progress.is_gone = true);
     }
 
-    /// Waits until the authority lane holds everything up to `revision`.
-    pub(super) async fn in_force(&self, revision: u64) -> Waited {
+    /// Waits until the lanes hold everything up to `revision`.
+    pub(super) async fn in_force(&self, revision: u64, awaited: Awaited) -> Waited {
         let mut progress = self.progress.subscribe();
         loop {
             let now = *progress.borrow_and_update();
-            let lane = {
-                let lanes = self.lanes.lock();
-                (lanes.authority.covers(revision), lanes.authority.acknowledged() >= revision)
-            };
-            match lane {
-                (true, acknowledged) => return Waited::InForce(now.acknowledged_at.filter(|_| acknowledged)),
-                (false, _) if now.is_gone => return Waited::Gone,
-                (false, _) => {}
+            match self.arrived(revision, awaited, now) {
+                Some(at) => return Waited::InForce(at),
+                None if now.is_gone => return Waited::Gone,
+                None => {}
             }
             if progress.changed().await.is_err() {
                 return Waited::Gone;
             }
         }
+    }
+
+    /// When the revision was acknowledged, where it had to be told at all; `None` while it is not.
+    fn arrived(&self, revision: u64, awaited: Awaited, progress: Progress) -> Option<Option<Instant>> {
+        let lanes = self.lanes.lock();
+        let authority = (&lanes.authority, progress.authority_at);
+        let reachability = (awaited == Awaited::Both).then_some((&lanes.reachability, progress.reachability_at));
+        let awaited = [Some(authority), reachability];
+        let mut last = None;
+        for (lane, at) in awaited.into_iter().flatten() {
+            if !lane.covers(revision) {
+                return None;
+            }
+            if lane.acknowledged() >= revision {
+                last = last.max(at);
+            }
+        }
+        Some(last)
     }
 
     pub(super) fn status(&self) -> SidecarStatus {
@@ -285,7 +342,7 @@ impl Sidecar {
             reachability,
             is_current,
             nacks: self.nacks.lock().all(),
-            understands: self.understands.lock().clone(),
+            understands: self.understands.clone(),
             warnings: self.warnings.lock().clone(),
             active_connections: self.active_connections.load(Ordering::Relaxed),
             clock_ahead_ms: self.clock_ahead_ms.load(Ordering::Relaxed),

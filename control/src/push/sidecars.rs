@@ -11,11 +11,11 @@ use postern_api::key::ResourceKey;
 use postern_api::v1::Lane;
 use postern_ca::Serial;
 use postern_intentions::{PairKey, Party};
-use postern_names::{InstanceId, ServiceName};
+use postern_names::{InstanceId, PortName, ServiceName};
 use tokio::time::Instant;
 
 use super::render::Encoded;
-use super::sidecar::{End, Identity, Sidecar, SidecarStatus, Waited};
+use super::sidecar::{Awaited, End, Identity, Sidecar, SidecarStatus, Told, Waited};
 use super::stats::PushStats;
 use crate::mirror::{Change, Mirror, Observer, View};
 use crate::records::{InstanceRecord, RecordKey};
@@ -125,17 +125,37 @@ impl Sidecars {
     /// Waits until `revision` is in force on every connected sidecar concerned: those whose service is one of
     /// `destinations`, or all where `*` is among them. Sidecars that the change does not concern are not woken.
     pub async fn wait_in_force(&self, revision: u64, destinations: &[Party], timeout: Duration) -> InForce {
+        let is_meant = |sidecar: &Sidecar| destinations.iter().any(|party| party.includes(&sidecar.identity.service));
+        let mut answer = self.wait_for(revision, is_meant, Awaited::Authority, timeout).await;
+        answer.not_connected = self.not_connected(destinations);
+        answer
+    }
+
+    /// Waits until a change of settings is in force: on the sidecars of these services, and on those of their callers.
+    /// Which of those that are not connected call them is not known: only instances of the services are named.
+    pub async fn wait_settings(&self, revision: u64, services: &BTreeSet<ServiceName>, timeout: Duration) -> InForce {
+        let is_meant = |sidecar: &Sidecar| {
+            services.contains(&sidecar.identity.service)
+                || services.iter().any(|service| sidecar.watched.lock().contains(service))
+        };
+        let mut answer = self.wait_for(revision, is_meant, Awaited::Both, timeout).await;
+        let own: Vec<Party> = services.iter().cloned().map(Party::Service).collect();
+        answer.not_connected = self.not_connected(&own);
+        answer
+    }
+
+    async fn wait_for(&self, revision: u64, is_meant: impl Fn(&Sidecar) -> bool, awaited: Awaited, timeout: Duration) -> InForce {
         let called_at = Instant::now();
         let deadline = called_at + timeout;
         if tokio::time::timeout_at(deadline, self.mirror.reached(revision)).await.is_err() {
             return InForce::default();
         }
         let began_at = self.arrivals.lock().get(&revision).copied().unwrap_or(called_at);
-        let concerned = self.concerned(destinations);
+        let concerned = self.concerned(is_meant);
         let mut answer = InForce::default();
         let mut last = began_at;
         for sidecar in &concerned {
-            match tokio::time::timeout_at(deadline, sidecar.in_force(revision)).await {
+            match tokio::time::timeout_at(deadline, sidecar.in_force(revision, awaited)).await {
                 Ok(Waited::InForce(at)) => {
                     answer.concerned += 1;
                     answer.acknowledged += 1;
@@ -149,22 +169,12 @@ impl Sidecars {
             }
         }
         answer.took_ms = last.duration_since(began_at).as_secs_f64() * 1000.0;
-        answer.not_connected = self.not_connected(destinations);
         answer
     }
 
-    fn concerned(&self, destinations: &[Party]) -> Vec<Arc<Sidecar>> {
+    fn concerned(&self, is_meant: impl Fn(&Sidecar) -> bool) -> Vec<Arc<Sidecar>> {
         let index = self.index.read();
-        let mut concerned = ByNumber::new();
-        for destination in destinations {
-            let sidecars = match destination {
-                Party::Any => Some(&index.all),
-                Party::Service(service) => index.by_service.get(service),
-            };
-            let open = sidecars.into_iter().flatten().filter(|(_, sidecar)| is_open(sidecar));
-            concerned.extend(open.map(|(number, sidecar)| (*number, Arc::clone(sidecar))));
-        }
-        concerned.into_values().collect()
+        index.all.values().filter(|sidecar| is_open(sidecar) && is_meant(sidecar)).cloned().collect()
     }
 
     fn not_connected(&self, destinations: &[Party]) -> Vec<NotConnected> {
@@ -186,24 +196,23 @@ impl Sidecars {
     }
 
     /// Takes the instance id for a new stream. An older stream of the same enrolment gives way.
-    pub(super) fn claim(
-        &self,
-        identity: Identity,
-        upstreams: BTreeSet<ServiceName>,
-        version: String,
-    ) -> Result<Arc<Sidecar>, IdInUse> {
-        let mut index = self.index.write();
-        if let Some(other) = index.by_instance.get(&identity.instance).cloned() {
-            if other.identity.lineage != identity.lineage {
-                return Err(IdInUse { instance: identity.instance, address: other.identity.address });
+    pub(super) fn claim(&self, identity: Identity, told: Told) -> Result<Arc<Sidecar>, IdInUse> {
+        // What it watches is read off the view and indexed before the view can change.
+        self.mirror.read(|view| {
+            let mut index = self.index.write();
+            if let Some(other) = index.by_instance.get(&identity.instance).cloned() {
+                if other.identity.lineage != identity.lineage {
+                    return Err(IdInUse { instance: identity.instance, address: other.identity.address });
+                }
+                other.close(End::refused("a newer stream of this instance replaced it"));
+                index.remove(&other);
             }
-            other.close(End::refused("a newer stream of this instance replaced it"));
-            index.remove(&other);
-        }
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        let sidecar = Arc::new(Sidecar::new(number, identity, upstreams, version));
-        index.insert(&sidecar);
-        Ok(sidecar)
+            let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+            let sidecar = Arc::new(Sidecar::new(number, identity, told));
+            sidecar.watch(view);
+            index.insert(&sidecar);
+            Ok(sidecar)
+        })
     }
 
     /// The stream ended; whoever waits for it hears that.
@@ -215,6 +224,9 @@ impl Sidecars {
     fn mark_change(&self, view: &View, change: &Change) {
         let now = Instant::now();
         self.remember_arrival(change.revision, now);
+        if change.everything || change.keys.iter().any(|key| matches!(key, RecordKey::Settings(_))) {
+            self.follow_settings(view, change, now);
+        }
         let index = self.index.read();
         if change.everything {
             self.sets.refresh_all(view);
@@ -229,8 +241,65 @@ impl Sidecars {
         for key in &change.keys {
             self.mark_key(&index, view, key, now);
         }
+        for (destination, provider) in &change.providers {
+            let key = ResourceKey::Jwt(provider.clone());
+            for sidecar in index.of_party(destination) {
+                sidecar.mark(Lane::Authority, &key, now);
+            }
+        }
         for service in &change.services {
             self.mark_endpoints(&index, view, change, service, now);
+        }
+    }
+
+    /// Settings lead callers to other services than before: they begin to watch those, and forget what nothing leads to.
+    fn follow_settings(&self, view: &View, change: &Change, now: Instant) {
+        let mut index = self.index.write();
+        let concerned: ByNumber = if change.everything {
+            index.all.clone()
+        } else {
+            let changed =
+                change.keys.iter().filter_map(|key| if let RecordKey::Settings(name) = key { Some(name) } else { None });
+            changed.flat_map(|name| index.callers_of(name)).map(|sidecar| (sidecar.number, Arc::clone(sidecar))).collect()
+        };
+        for sidecar in concerned.values() {
+            let before = sidecar.watched.lock().clone();
+            let after = sidecar.watch(view);
+            for service in before.symmetric_difference(&after) {
+                index.set_watching(service, sidecar, after.contains(service));
+                let endpoints = self.sets.of(service).into_iter();
+                let endpoints = endpoints.map(|instance| ResourceKey::Endpoint(service.clone(), instance));
+                for key in endpoints.chain([ResourceKey::Service(service.clone()), ResourceKey::Config(service.clone())]) {
+                    sidecar.mark(Lane::Reachability, &key, now);
+                }
+            }
+        }
+    }
+
+    fn mark_settings(&self, index: &Index, view: &View, name: &ServiceName, now: Instant) {
+        let key = ResourceKey::Config(name.clone());
+        if !view.settings.services.contains_key(name) {
+            self.encoded.forget(&key);
+        }
+        // The protocol may have changed, and with it the verdict.
+        for key in [key, ResourceKey::Service(name.clone())] {
+            for sidecar in index.of_service(name) {
+                sidecar.mark(Lane::Authority, &key, now);
+            }
+            for sidecar in index.callers_of(name) {
+                sidecar.mark(Lane::Reachability, &key, now);
+            }
+        }
+    }
+
+    fn mark_provider(&self, index: &Index, view: &View, name: &PortName, now: Instant) {
+        let key = ResourceKey::Jwt(name.clone());
+        if !view.settings.providers.contains_key(name) {
+            self.encoded.forget(&key);
+        }
+        let concerned = index.by_service.iter().filter(|(service, _)| view.settings.is_named_for(service, name));
+        for sidecar in concerned.flat_map(|(_, sidecars)| sidecars.values()) {
+            sidecar.mark(Lane::Authority, &key, now);
         }
     }
 
@@ -263,6 +332,8 @@ impl Sidecars {
                     sidecar.mark(Lane::Reachability, &key, now);
                 }
             }
+            RecordKey::Settings(name) => self.mark_settings(index, view, name, now),
+            RecordKey::Provider(name) | RecordKey::Jwks(name) => self.mark_provider(index, view, name, now),
             RecordKey::Cluster => {
                 for sidecar in index.all.values() {
                     sidecar.mark_everything(now);
@@ -326,7 +397,7 @@ impl Index {
         let number = sidecar.number;
         self.by_instance.insert(sidecar.identity.instance.clone(), Arc::clone(sidecar));
         self.by_service.entry(sidecar.identity.service.clone()).or_default().insert(number, Arc::clone(sidecar));
-        for upstream in &sidecar.upstreams {
+        for upstream in sidecar.watched.lock().iter() {
             self.by_upstream.entry(upstream.clone()).or_default().insert(number, Arc::clone(sidecar));
         }
         self.all.insert(number, Arc::clone(sidecar));
@@ -338,10 +409,26 @@ impl Index {
             self.by_instance.remove(&sidecar.identity.instance);
         }
         remove_from(&mut self.by_service, &sidecar.identity.service, number);
-        for upstream in &sidecar.upstreams {
+        for upstream in sidecar.watched.lock().iter() {
             remove_from(&mut self.by_upstream, upstream, number);
         }
         self.all.remove(&number);
+    }
+
+    fn set_watching(&mut self, upstream: &ServiceName, sidecar: &Arc<Sidecar>, watches: bool) {
+        if watches {
+            self.by_upstream.entry(upstream.clone()).or_default().insert(sidecar.number, Arc::clone(sidecar));
+        } else {
+            remove_from(&mut self.by_upstream, upstream, sidecar.number);
+        }
+    }
+
+    fn of_party<'i>(&'i self, party: &Party) -> impl Iterator<Item = &'i Arc<Sidecar>> {
+        let sidecars = match party {
+            Party::Any => Some(&self.all),
+            Party::Service(service) => self.by_service.get(service),
+        };
+        sidecars.into_iter().flat_map(BTreeMap::values)
     }
 
     fn of_service(&self, service: &ServiceName) -> impl Iterator<Item = &Arc<Sidecar>> {
@@ -395,7 +482,7 @@ fn mark_intention(index: &Index, pair: &PairKey, now: Instant) {
 }
 
 fn mark_verdicts(sidecar: &Sidecar, now: Instant) {
-    for upstream in &sidecar.upstreams {
+    for upstream in sidecar.watched.lock().iter() {
         sidecar.mark(Lane::Reachability, &ResourceKey::Service(upstream.clone()), now);
     }
 }

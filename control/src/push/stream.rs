@@ -20,8 +20,8 @@ use tonic::{Status, Streaming};
 
 use super::MeshService;
 use super::lanes::{Content, into_chunks};
-use super::render::Source;
-use super::sidecar::{End, Identity, Sidecar};
+use super::render::{Receiver, Source};
+use super::sidecar::{End, Identity, Sidecar, Told};
 use crate::registry::{RegisterError, Registration};
 
 /// Upstreams that one sidecar may have.
@@ -123,10 +123,9 @@ async fn admit(mesh: &MeshService, opener: &Opener, hello: &v1::Hello) -> Result
     }
     let identity =
         Identity { instance: registration.id.clone(), service: opener.service.clone(), serial, lineage, address: opener.address };
-    let version = hello.version.chars().take(64).collect();
-    let sidecar = mesh.sidecars.claim(identity, upstreams, version).map_err(|error| refusal(Code::IdInUse, error.to_string()))?;
     let understands = hello.understands.iter().take(MAX_UNDERSTOOD).map(|name| name.chars().take(64).collect());
-    *sidecar.understands.lock() = understands.collect();
+    let told = Told { upstreams, version: hello.version.chars().take(64).collect(), understands: understands.collect() };
+    let sidecar = mesh.sidecars.claim(identity, told).map_err(|error| refusal(Code::IdInUse, error.to_string()))?;
     // Asked after the id was taken: a revocation from here on closes the stream by itself.
     let is_revoked = mesh.mirror.read(|view| view.is_revoked(&sidecar.identity.serial));
     let registered = if is_revoked {
@@ -265,16 +264,17 @@ impl<'a> OpenStream<'a> {
         }
         let sidecars = &self.mesh.sidecars;
         let (sidecar, verdicts) = (&self.sidecar, &mut self.verdicts);
-        let (service, upstreams) = (&sidecar.identity.service, &sidecar.upstreams);
         // Marks are made under the view's lock: what is taken here and what is rendered are of one revision.
         let (authority, reachability) = self.mesh.mirror.read(|view| {
             let source =
                 Source { view, sets: &sidecars.sets, encoded: &sidecars.encoded, bundle: &trust.bundle, now: SystemTime::now() };
             let position = v1::Position { epoch: view.cluster.epoch, revision: view.revision };
-            let authority = sidecar.take(v1::Lane::Authority, view.revision).map(|pending| source.authority(service, &pending));
+            let watched = sidecar.watched.lock();
+            let receiver = Receiver { service: &sidecar.identity.service, watched: &watched, settings: sidecar.settings };
+            let authority = sidecar.take(v1::Lane::Authority, view.revision).map(|pending| source.authority(&receiver, &pending));
             let reachability = sidecar
                 .take(v1::Lane::Reachability, view.revision)
-                .map(|pending| source.reachability(service, upstreams, &pending, verdicts));
+                .map(|pending| source.reachability(&receiver, &pending, verdicts));
             (authority.map(|content| (position, content)), reachability.map(|content| (position, content)))
         });
         if let Some((position, content)) = authority {
@@ -340,7 +340,7 @@ impl<'a> OpenStream<'a> {
         // What was not understood is known before anyone hears that the revision is in force.
         self.sidecar.forget_nacks(lane, outgoing.complete, &outgoing.keys);
         for nack in &ack.nacks {
-            tracing::warn!(instance = %self.sidecar.identity.instance, key = %nack.key, why = %nack.why, "not understood: it denies its pair");
+            tracing::warn!(instance = %self.sidecar.identity.instance, key = %nack.key, why = %nack.why, "not understood: {}", postern_api::key::when_not_understood(&nack.key));
             self.mesh.sidecars.stats.count(&self.mesh.sidecars.stats.nacks);
         }
         self.sidecar.keep_nacks(lane, ack.nacks);

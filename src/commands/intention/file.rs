@@ -1,6 +1,5 @@
 //! The intentions file: `apply`, `plan`, `validate`, `export`.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use super::{change, current};
 use crate::cli::Format;
 use crate::cli::intention::ChangeArgs;
 use crate::client::Client;
-use crate::commands::done;
+use crate::commands::{done, input_file};
 use crate::outcome::{Answer, Failure, Outcome};
 use crate::output::Output;
 use crate::terminal;
@@ -41,35 +40,8 @@ pub struct Apply {
 
 /// Reads and checks a file; every error of it is shown on stderr, and the failure counts them.
 pub fn read(path: &Path) -> Result<IntentionFile, Failure> {
-    let (text, name) = text_of(path)?;
-    parse(&text, &name).map_err(|errors| {
-        let mut lines = errors.iter().map(ToString::to_string);
-        match (errors.len(), lines.next()) {
-            (1, Some(line)) => Failure::new(line),
-            (count, first) => {
-                for line in first.into_iter().chain(lines) {
-                    terminal::note(&line);
-                }
-                Failure::new(format!("{name} has {count} errors")).cure("they are listed above")
-            }
-        }
-    })
-}
-
-fn text_of(path: &Path) -> Result<(String, String), Failure> {
-    let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
-    let refuse = |why: String| Failure::new(format!("cannot read {name}: {why}"));
-    let mut bytes = Vec::new();
-    let read = match path == Path::new("-") {
-        true => std::io::stdin().lock().take(FILE_LIMIT + 1).read_to_end(&mut bytes),
-        false => std::fs::File::open(path).and_then(|file| file.take(FILE_LIMIT + 1).read_to_end(&mut bytes)),
-    };
-    read.map_err(|error| refuse(error.to_string()))?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        return Err(refuse("it is larger than 32 MiB".into()));
-    }
-    let text = String::from_utf8(bytes).map_err(|_| refuse("it is not UTF-8".into()))?;
-    Ok((text, name))
+    let (text, name) = input_file::text_of(path, FILE_LIMIT)?;
+    parse(&text, &name).map_err(|errors| input_file::failure(&name, &errors))
 }
 
 /// Checks a file without a control plane.

@@ -12,6 +12,12 @@
 //! | `POST /v1/decide` | [`DecideRequest`] → [`Decided`]: `check` and `explain` |
 //! | `POST /v1/tokens`, `GET /v1/tokens`, `DELETE /v1/tokens/{id}?svids=` | [`CreateTokenRequest`] → [`CreatedToken`]; `Vec<`[`Token`]`>`; [`TokenRevoked`] |
 //! | `GET /v1/services`, `GET /v1/services/{name}` | → `Vec<`[`ServiceSummary`]`>`; [`ServiceDetail`] |
+//! | `GET /v1/service-config` | → [`ServiceConfig`] |
+//! | `PUT /v1/service-config` | [`ApplyServiceConfigRequest`] → [`AppliedServiceConfig`] |
+//! | `GET /v1/service-config/{service}` | → [`StoredSettings`] |
+//! | `PUT /v1/service-config/{service}` | [`ApplyServiceConfigRequest`] with this service alone → [`AppliedServiceConfig`] |
+//! | `DELETE /v1/service-config/{service}?reason=&wait_ms=` | → [`Written`] |
+//! | `GET /v1/jwt-providers/{name}`, `DELETE …?reason=&wait_ms=` | → [`StoredProvider`]; [`Written`] |
 //! | `DELETE /v1/instances/{id}?revoke=` | → [`Deregistered`] |
 //! | `GET /v1/authority` | → [`AuthorityStatus`] |
 //! | `GET /v1/authority/bundle` | → PEM |
@@ -22,11 +28,17 @@
 //!
 //! `*` in a path is written as it is or as `%2A`. Times are RFC 3339, UTC. Every error is an [`ErrorBody`].
 
+mod service_config;
+
 use std::collections::BTreeMap;
 
 use postern_intentions::{DefaultPolicy, Explanation, Intention, Party, Protocol};
 use postern_names::{Datacenter, InstanceId, PortName, ServiceName, TrustDomain};
 use serde::{Deserialize, Serialize};
+
+pub use self::service_config::{
+    AppliedServiceConfig, ApplyServiceConfigRequest, Difference, ProviderKeys, ServiceConfig, StoredProvider, StoredSettings,
+};
 
 /// Why a request failed, and what to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -329,7 +341,7 @@ pub struct TokenRevoked {
 pub struct ServiceSummary {
     /// Its name.
     pub name: ServiceName,
-    /// As declared, if it was.
+    /// As set by an operator, else as declared, if it was.
     pub protocol: Option<Protocol>,
     /// Registered instances.
     pub instances: usize,
@@ -344,12 +356,15 @@ pub struct ServiceSummary {
 pub struct ServiceDetail {
     /// Its name.
     pub name: ServiceName,
-    /// As declared, if it was.
+    /// As set by an operator, else as declared, if it was.
     pub protocol: Option<Protocol>,
     /// Its instances, by id.
     pub instances: Vec<Instance>,
     /// Intentions whose destination is this service or `*`.
     pub inbound: Vec<StoredIntention>,
+    /// What an operator set for it, where something is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<StoredSettings>,
 }
 
 /// One running copy of a service.
