@@ -1,6 +1,7 @@
 //! Settings of services, from the operator's file to what a sidecar knows.
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
@@ -41,8 +42,10 @@ fn file(mesh: &Mesh, name: &str, text: &str) -> String {
 #[test]
 fn settings_reach_the_service_and_its_callers_and_lead_them_on() {
     let mesh = Mesh::start();
-    let _api = mesh.serve("api", "127.0.0.1:1");
-    let _blue = mesh.serve("blue", "127.0.0.1:1");
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let local = service.local_addr().unwrap().to_string();
+    let _api = mesh.serve("api", &local);
+    let _blue = mesh.serve("blue", &local);
     let _web = mesh.call("web", &["api"]);
     for id in ["api-1", "blue-1", "web-1"] {
         mesh.wait_connected(id);
@@ -82,7 +85,7 @@ fn settings_reach_the_service_and_its_callers_and_lead_them_on() {
 #[test]
 fn what_was_exported_is_what_is_there() {
     let mesh = Mesh::start();
-    let name = file(&mesh, "settings.yaml", concat!(include_str!("../../traffic/tests/everything.yaml")));
+    let name = file(&mesh, "settings.yaml", include_str!("../../traffic/tests/everything.yaml"));
     let plan = mesh.run(&["service", "config", "plan", "-f", &name]);
     assert_eq!(plan.status.code(), Some(1), "{}", String::from_utf8_lossy(&plan.stderr));
     mesh.meshctl(&["service", "config", "apply", "-f", &name, "--yes"]);
