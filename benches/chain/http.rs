@@ -129,7 +129,8 @@ pub fn end_of_head(bytes: &[u8]) -> Option<usize> {
 /// The status must be 200.
 fn length_in(head: &[u8]) -> io::Result<usize> {
     if !head.starts_with(b"HTTP/1.1 200 ") {
-        return Err(broken("the status is not 200"));
+        let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+        return Err(broken(&format!("the status is not 200: {}", String::from_utf8_lossy(line))));
     }
     content_length(head).ok_or_else(|| broken("the answer has no Content-Length"))
 }

@@ -130,7 +130,11 @@ impl Mesh<'_> {
         let token = text(&serde_json::from_slice(&created)?, "/token")?;
         let mut command = self.command("proxy");
         command.args(["--service", service, "--id", service, "--control", &self.control, "--print-addresses"]);
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1", "--access-log", "all"]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--workers", "1"]);
+        // A variant may log less, to show what the log costs.
+        if !arguments.contains(&"--access-log") {
+            command.args(["--access-log", "all"]);
+        }
         command.arg("--state-dir").arg(self.directory.join(format!("state-{service}"))).args(arguments);
         command.env("POSTERN_PROXY_TOKEN", token);
         Process::start_announcing(&mut command, &self.directory.join(format!("{service}.log")))
