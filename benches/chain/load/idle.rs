@@ -15,8 +15,8 @@ use crate::pair::Pair;
 /// Callers that connect at the same time.
 const CALLERS: usize = 16;
 
-/// For what is held only while bytes move to be given back.
-const SETTLE: Duration = Duration::from_secs(2);
+/// For what is held only while bytes move to be given back: some look for it every few seconds.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// KiB of PSS that each of `count` idle connections adds to the pair, after a request on each as soon as it is open.
 pub async fn idle_connections(pair: &Pair, count: usize) -> anyhow::Result<f64> {

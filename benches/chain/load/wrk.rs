@@ -19,7 +19,7 @@ pub async fn wrk(pair: &Pair, connections: usize, length: Duration) -> anyhow::R
     let cpu = pair.cpu()?;
     let child = Command::new("wrk")
         // It ends by a signal: its own durations are whole seconds.
-        .args(["--threads", "1", "--duration", "1h", "--connections", &connections.to_string()])
+        .args(["--threads", "1", "--duration", "1h", "--timeout", "30s", "--connections", &connections.to_string()])
         .arg(format!("http://{entry}{ITEMS}"))
         .stdout(Stdio::piped())
         .kill_on_drop(true)
