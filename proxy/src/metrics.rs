@@ -98,6 +98,7 @@ pub struct Metrics {
     tokens_refused: IntCounterVec,
     requests: IntCounterVec,
     request_seconds: HistogramVec,
+    tunnel_violations: IntCounterVec,
     process: ProcessMetrics,
     peers: Mutex<HashMap<ServiceName, Arc<PeerSeries>>>,
     other: Arc<PeerSeries>,
@@ -209,6 +210,11 @@ impl Metrics {
                 &["direction", "peer", "method", "code", "verdict"],
             )?,
             request_seconds,
+            tunnel_violations: counter(
+                "postern_tunnel_violations_total",
+                "Tunnels ended because the peer did not keep to the protocol.",
+                &["reason"],
+            )?,
             active,
             tunnels,
             handshake_seconds,
@@ -276,6 +282,11 @@ impl Metrics {
     /// Counts a token of a request that was not taken; `reason` is a word of a fixed list.
     pub fn token_refused(&self, reason: &'static str) {
         self.tokens_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts a tunnel that ended because the peer did not keep to the protocol; `reason` is a word of a fixed list.
+    pub fn tunnel_violated(&self, reason: &'static str) {
+        self.tunnel_violations.with_label_values(&[reason]).inc();
     }
 
     /// Notes how long a handshake took.

@@ -29,8 +29,9 @@ async fn tunnels(side: &Side, direction: &str, peer: &str, number: usize) {
     side.counts(&format!(r#"postern_tunnels_active{{direction="{direction}",peer="{peer}"}} {number}"#)).await;
 }
 
-/// The sidecar of `api` with one good caller, who is undisturbed by whatever `hostile` sends on a tunnel of its own.
-async fn ends_its_own_tunnel_only(frames: Vec<(u8, u32, Vec<u8>)>) {
+/// The sidecar of `api` with one good caller, who is undisturbed by whatever `hostile` sends on a tunnel of its own, which
+/// ends for `reason` and is counted.
+async fn ends_its_own_tunnel_only(reason: &str, frames: Vec<(u8, u32, Vec<u8>)>) {
     let mesh = Mesh::new();
     let service = Service::echo().await;
     let rules = vec![intention("*", "api", ALLOW), intention("denied", "api", DENY)];
@@ -45,12 +46,13 @@ async fn ends_its_own_tunnel_only(frames: Vec<(u8, u32, Vec<u8>)>) {
     hostile.ended().await;
     tunnels(&api, "inbound", "denied", 0).await;
     tunnels(&api, "inbound", "web", 1).await;
+    api.counts(&format!(r#"postern_tunnel_violations_total{{reason="{reason}"}} 1"#)).await;
     say(&mut good, "after").await;
 }
 
 #[tokio::test]
 async fn more_than_500_refused_opens_a_second_end_the_tunnel() {
-    ends_its_own_tunnel_only((1..=501).map(|id| (OPEN, id, open())).collect()).await;
+    ends_its_own_tunnel_only("refused_too_fast", (1..=501).map(|id| (OPEN, id, open())).collect()).await;
 }
 
 #[tokio::test]
@@ -70,22 +72,22 @@ async fn up_to_500_refused_opens_a_second_are_only_refused() {
 
 #[tokio::test]
 async fn more_than_10_pings_a_second_end_the_tunnel() {
-    ends_its_own_tunnel_only((0..11).map(|_| (PING, 0, [&[0][..], &[1; 8]].concat())).collect()).await;
+    ends_its_own_tunnel_only("pings_too_fast", (0..11).map(|_| (PING, 0, [&[0][..], &[1; 8]].concat())).collect()).await;
 }
 
 #[tokio::test]
 async fn data_without_credit_end_the_tunnel() {
-    ends_its_own_tunnel_only(vec![(OPEN, 1, open()), (DATA, 1, vec![0; 16 * 1024 + 1])]).await;
+    ends_its_own_tunnel_only("no_credit", vec![(OPEN, 1, open()), (DATA, 1, vec![0; 16 * 1024 + 1])]).await;
 }
 
 #[tokio::test]
 async fn a_reused_id_ends_the_tunnel() {
-    ends_its_own_tunnel_only(vec![(OPEN, 1, open()), (OPEN, 1, open())]).await;
+    ends_its_own_tunnel_only("reused_id", vec![(OPEN, 1, open()), (OPEN, 1, open())]).await;
 }
 
 #[tokio::test]
 async fn credit_that_overflows_ends_the_tunnel() {
-    ends_its_own_tunnel_only(vec![(OPEN, 1, open()), (CREDIT, 1, u32::MAX.to_be_bytes().to_vec())]).await;
+    ends_its_own_tunnel_only("credit_overflow", vec![(OPEN, 1, open()), (CREDIT, 1, u32::MAX.to_be_bytes().to_vec())]).await;
 }
 
 #[tokio::test]
@@ -210,6 +212,7 @@ async fn a_peer_that_neither_sends_nor_answers_is_given_up() {
     let end_of_stream = tokio::time::timeout(3 * PATIENCE, caller.read(&mut [0; 8])).await.expect("an end in time");
     assert_eq!(end_of_stream.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
     tunnels(&web, "outbound", "api", 0).await;
+    web.counts(r#"postern_tunnel_violations_total{reason="silent"} 1"#).await;
     drop(end);
 }
 

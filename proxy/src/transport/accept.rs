@@ -138,12 +138,10 @@ pub(super) fn leaf_of(chain: &[CertificateDer<'static>]) -> CertificateDer<'stat
     chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()))
 }
 
-/// Both ends of a tunnel always read, so one whose bytes are not acknowledged for 20 s is dead; and what waits in the
-/// socket waits for everybody.
+/// Both ends of a tunnel always read, so one whose bytes are not acknowledged for 20 s is dead.
 pub(super) fn set_tunnel_options(socket: &TcpStream) {
     let socket = socket2::SockRef::from(socket);
-    let set = socket.set_tcp_user_timeout(Some(Duration::from_secs(20)));
-    if let Err(error) = set.and_then(|()| socket.set_tcp_notsent_lowat(256 * 1024)) {
+    if let Err(error) = socket.set_tcp_user_timeout(Some(Duration::from_secs(20))) {
         tracing::debug!(%error, "cannot set the socket options of a tunnel");
     }
 }

@@ -4,11 +4,12 @@
 //! sent; what was received is opened there and handed on. Buffers are held only while bytes wait.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSliceMut, Read, Write};
+use std::io::{self, IoSliceMut, Read};
 use std::net::Shutdown;
 use std::ops::Range;
 use std::task::{Context, Poll, ready};
 
+use nix::sys::socket::MsgFlags;
 use smallvec::SmallVec;
 use socket2::{SockRef, Socket};
 use tokio::io::Interest;
@@ -78,6 +79,29 @@ pub(crate) struct Channel {
     outgoing: Option<Outgoing>,
     read_size: usize,
     write_size: usize,
+    /// Bytes that the socket has taken.
+    written: u64,
+    /// How they are written.
+    joining: Joining,
+}
+
+/// Whether the kernel may join what is written to what already waits in the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joining {
+    /// It may, up to 64 KiB: the fewest segments for the fastest links.
+    Joined,
+    /// Each write stands for itself, so that the socket is full when its bound says so (TCP_NOTSENT_LOWAT is only looked at
+    /// where a segment begins).
+    Apart,
+}
+
+impl Joining {
+    fn flags(self) -> MsgFlags {
+        match self {
+            Self::Joined => MsgFlags::MSG_NOSIGNAL,
+            Self::Apart => MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_EOR,
+        }
+    }
 }
 
 /// Sealed records that the socket has not taken yet.
@@ -136,6 +160,8 @@ impl Channel {
             outgoing: None,
             read_size: SMALL,
             write_size: SMALL,
+            written: 0,
+            joining: Joining::Joined,
         }
     }
 
@@ -147,6 +173,16 @@ impl Channel {
     /// Bytes that the socket has not taken yet.
     pub(crate) fn unsent(&self) -> usize {
         self.outgoing.as_ref().map_or(0, Outgoing::unsent)
+    }
+
+    /// Bytes that the socket has taken so far, of all records.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// How bytes are written from now on.
+    pub(crate) fn set_joining(&mut self, joining: Joining) {
+        self.joining = joining;
     }
 
     /// Whether there may be something to read.
@@ -362,13 +398,15 @@ impl Channel {
         let Some(outgoing) = &mut self.outgoing else { return Ok(()) };
         let unsent = &outgoing.buffer.bytes()[outgoing.sent..outgoing.filled];
         let socket = SockRef::from(&self.socket);
+        let flags = self.joining.flags().bits();
         let mut written = 0;
         // A short write fills the socket's buffer: asking again would cost a system call to hear so.
         let result = self.socket.try_io(Interest::WRITABLE, || {
-            written = (&*socket).write(unsent)?;
+            written = socket.send_with_flags(unsent, flags)?;
             if written < unsent.len() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         outgoing.sent += written;
+        self.written += written as u64;
         if outgoing.sent == outgoing.filled {
             self.outgoing = None;
         }

@@ -104,6 +104,10 @@ impl Driver {
         if end.word == PROOF_TOO_LONG {
             self.count_refused(end.word, &end.detail);
         }
+        if let Some(reason) = end.violation() {
+            self.metrics.tunnel_violated(reason);
+            tracing::warn!(peer = %self.link.service(), reason, detail = %end.detail, "the peer broke the protocol of a tunnel, which ends");
+        }
         self.link.end(end.clone());
         self.say_goodbye().await;
         end

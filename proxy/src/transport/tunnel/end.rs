@@ -14,16 +14,23 @@ pub(crate) struct End {
     pub(crate) detail: Arc<str>,
     /// The peer is not, or not for certain, who it was.
     is_untrusted: bool,
+    /// The peer did not keep to the protocol.
+    is_violation: bool,
 }
 
 impl End {
     pub(crate) fn new(word: &'static str, detail: impl ToString) -> Self {
-        Self { word, detail: detail.to_string().into(), is_untrusted: false }
+        Self { word, detail: detail.to_string().into(), is_untrusted: false, is_violation: false }
     }
 
     /// The end of a tunnel whose peer is trusted no more.
     pub(crate) fn untrusted(word: &'static str, detail: impl ToString) -> Self {
         Self { is_untrusted: true, ..Self::new(word, detail) }
+    }
+
+    /// What the peer did against the protocol, in one word of a fixed list, if that is why.
+    pub(super) fn violation(&self) -> Option<&'static str> {
+        self.is_violation.then_some(self.word)
     }
 
     /// How a stream of it fails.
@@ -46,10 +53,11 @@ pub(crate) fn untrusted_word(error: &io::Error) -> Option<&'static str> {
 
 /// The end that a peer made by not keeping to the protocol.
 pub(super) fn ended_by(violation: &Violation) -> End {
-    match violation.word() {
+    let end = match violation.word() {
         word @ PROOF_TOO_LONG => End::untrusted(word, violation),
         word => End::new(word, violation),
-    }
+    };
+    End { is_violation: true, ..end }
 }
 
 /// The end that the connection made.
@@ -60,5 +68,5 @@ pub(super) fn ended_by_io(error: &io::Error) -> End {
         io::ErrorKind::TimedOut => "timed_out",
         _ => "reset",
     };
-    End::new(word, error)
+    End { is_violation: word == "tls_error", ..End::new(word, error) }
 }

@@ -11,6 +11,9 @@ pub(crate) struct TunnelLimits {
     pub initial_credit: u32,
     /// Bytes that a stream may have unread once its reader has kept up.
     pub most_credit: u32,
+    /// Bytes that it may have unread on a long way, as far as what [`Machine::set_most_over`](super::Machine::set_most_over)
+    /// says has room for what is over `most_credit`.
+    pub largest_credit: u32,
     /// OPENs in one second that are refused, or reset before they were accepted.
     pub refused_per_second: u32,
     /// PINGs in one second, questions and answers.
@@ -29,6 +32,7 @@ impl Default for TunnelLimits {
             streams: 2_048,
             initial_credit: 64 * 1024,
             most_credit: 1024 * 1024,
+            largest_credit: 8 * 1024 * 1024,
             refused_per_second: 500,
             pings_per_second: 10,
             ping_after: Duration::from_secs(10),

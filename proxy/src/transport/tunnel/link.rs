@@ -13,23 +13,23 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use postern_names::{PortName, ServiceName};
 use smallvec::SmallVec;
+use socket2::SockRef;
 use tokio::time::Instant;
 
 use crate::transport::Sink;
-use crate::transport::buffers::Chunk;
-use crate::transport::channel::{Channel, Fault, Framing, Ranges, Source};
+use crate::transport::buffers::{Buffer, Chunk};
+use crate::transport::channel::{Channel, Fault, Framing, Joining, Ranges, Source};
 use crate::transport::peer::PeerIdentity;
 use crate::transport::record::MOST_PLAINTEXT;
 
 use super::budget::{Budget, Budgets};
 use super::end::{End, ended_by, ended_by_io};
+use super::pace::Pace;
 use super::side::Side;
-use super::{Event, FRAME_HEADER, Machine, OpenError, Reason, StreamId, Violation};
+use super::{Event, FRAME_HEADER, MOST_DATA, Machine, OpenError, Reason, StreamId, Violation};
 
 /// What a stream may send before the next one has its turn.
 const TURN: usize = 64 * 1024;
-/// Sealed bytes that wait for the socket; over it streams wait.
-const MOST_UNSENT: usize = 256 * 1024;
 /// How often a tunnel without budget looks whether there is one again.
 const FROZEN_LOOK: Duration = Duration::from_millis(100);
 
@@ -59,6 +59,7 @@ pub(crate) struct Link {
 struct Inner {
     machine: Machine,
     channel: Channel,
+    pace: Pace,
     streams: HashMap<StreamId, Side>,
     /// Streams that have bytes to send and no room, in the order of their turns.
     turns: VecDeque<StreamId>,
@@ -109,9 +110,10 @@ impl Link {
         budgets: &Arc<Budgets>,
     ) -> Arc<Self> {
         let budget = budgets.of(&service);
-        let inner = Inner {
+        let mut inner = Inner {
             machine,
             channel,
+            pace: Pace::new(),
             streams: HashMap::new(),
             turns: VecDeque::new(),
             granted: None,
@@ -127,6 +129,7 @@ impl Link {
             is_frozen: false,
             ended: None,
         };
+        inner.keep_pace();
         Arc::new(Self { inner: Mutex::new(inner), peer, service })
     }
 
@@ -196,6 +199,7 @@ impl Link {
             let taken = taken.map_err(Fault::Other)?;
             drop(slices);
             side.advance(taken);
+            inner.machine.advance(Instant::now().into_std());
             inner.machine.consumed(id, taken);
             inner.spend();
             if inner.machine.has_control() {
@@ -224,7 +228,8 @@ impl Link {
         let credit = inner.machine.may_send(id);
         let unsent = inner.channel.unsent();
         let is_granted = inner.granted == Some(id);
-        let has_room = unsent < MOST_UNSENT && inner.control.is_empty();
+        let most_unsent = inner.pace.before_socket();
+        let has_room = unsent < most_unsent && inner.control.is_empty();
         let waits = !has_room || (!inner.turns.is_empty() && !is_granted);
         if credit == 0 || waits {
             let Some(side) = inner.streams.get_mut(&id) else { return Poll::Ready(Err(Fault::Stream(gone()))) };
@@ -239,7 +244,9 @@ impl Link {
             }
             return Poll::Pending;
         }
-        let most = if inner.turns.is_empty() { MOST_UNSENT - unsent } else { TURN };
+        // Whole records, of which the last may go over the bound: a part of one costs as much.
+        let room = (most_unsent - unsent).next_multiple_of(MOST_DATA.min(most_unsent));
+        let most = if inner.turns.is_empty() { room } else { room.min(TURN) };
         let mut frames = DataFrames { machine: &mut inner.machine, id };
         let filled = inner.channel.poll_fill(cx, most.min(credit), &mut frames, source);
         if is_granted {
@@ -417,7 +424,7 @@ impl Inner {
 
     /// Lets the next stream send, if there is room.
     fn grant(&mut self) {
-        if self.granted.is_some() || self.channel.unsent() >= MOST_UNSENT {
+        if self.granted.is_some() || self.channel.unsent() >= self.pace.before_socket() {
             return;
         }
         while let Some(id) = self.turns.pop_front() {
@@ -444,10 +451,24 @@ impl Inner {
         }
     }
 
-    fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    /// Tells the socket how much may wait in it.
+    fn keep_pace(&mut self) {
+        self.channel.set_joining(if self.pace.is_slow() { Joining::Apart } else { Joining::Joined });
+        let bytes = u32::try_from(self.pace.in_socket()).unwrap_or(u32::MAX);
+        if let Err(error) = SockRef::from(self.channel.socket()).set_tcp_notsent_lowat(bytes) {
+            tracing::debug!(%error, "cannot bound what waits in the socket of a tunnel");
+        }
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<(), End> {
         loop {
             self.pack_control().map_err(|error| End::new("tls_error", error))?;
+            let before = self.channel.written();
             let flushed = self.channel.poll_flush(cx).map_err(|error| ended_by_io(&error))?;
+            let took = (self.channel.written() - before) as usize;
+            if self.pace.took(took, flushed.is_pending(), now.into_std()) {
+                self.keep_pace();
+            }
             if flushed.is_pending() || self.control.is_empty() {
                 self.grant();
                 return Ok(());
@@ -456,8 +477,9 @@ impl Inner {
     }
 
     fn move_bytes(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        self.machine.advance(Instant::now().into_std());
-        self.flush(cx)?;
+        let now = Instant::now();
+        self.machine.advance(now.into_std());
+        self.flush(cx, now)?;
         if self.channel.poll_readable(cx).is_pending() {
             return Ok(());
         }
@@ -469,8 +491,8 @@ impl Inner {
             Poll::Ready(Err(error)) => return Err(ended_by_io(&error)),
             Poll::Ready(Ok(Some(buffer))) => buffer,
         };
-        self.take_in(buffer, &plain).map_err(|violation| ended_by(&violation))?;
-        self.flush(cx)?;
+        self.take_in(buffer, &plain, now).map_err(|violation| ended_by(&violation))?;
+        self.flush(cx, Instant::now())?;
         // Streams come before the next read, so that what they have got leaves the buffer.
         if self.channel.poll_readable(cx).is_ready() {
             cx.waker().wake_by_ref();
@@ -488,13 +510,12 @@ impl Inner {
         self.given.shrink_to(64);
     }
 
-    fn take_in(&mut self, mut buffer: crate::transport::buffers::Buffer, plain: &Ranges) -> Result<(), Violation> {
-        let now = Instant::now().into_std();
+    fn take_in(&mut self, mut buffer: Buffer, plain: &Ranges, now: Instant) -> Result<(), Violation> {
         let mut data: SmallVec<[(StreamId, Range<usize>); 32]> = SmallVec::new();
         let bytes = &*buffer.bytes();
         for range in plain {
             let mut events = std::mem::take(&mut self.events);
-            let received = self.machine.receive(&bytes[range.clone()], now, &mut events);
+            let received = self.machine.receive(&bytes[range.clone()], now.into_std(), &mut events);
             for event in events.drain(..) {
                 match event {
                     Event::Data { id, range: part } => data.push((id, range.start + part.start..range.start + part.end)),
@@ -525,7 +546,8 @@ impl Inner {
 
     /// Notes how much waits for readers; while it is too much, nobody gets new credit.
     fn spend(&mut self) {
-        self.budget.hold(self.machine.unread());
+        self.budget.hold(self.machine.unread(), self.machine.over());
+        self.machine.set_most_over(self.budget.most_over());
         let is_spent = self.budget.is_spent();
         if is_spent != self.is_frozen {
             self.is_frozen = is_spent;

@@ -13,6 +13,7 @@ use super::frame::{self, Decoder, EARLY_DATA, FRAME_HEADER, MOST_CONTROL, MOST_D
 use super::liveness::{Liveness, Verdict};
 use super::outgoing::{Outgoing, Queued};
 use super::rate::{Rate, Reserve};
+use super::round_trip::RoundTrip;
 use super::streams::{Opening, Sending, Stream, StreamId, Streams};
 use super::{Event, OpenError, Reason, Role, TunnelLimits, Violation};
 
@@ -37,6 +38,9 @@ pub(crate) struct Machine {
     /// Streams that this end dialled and the peer did not answer.
     unanswered: usize,
     unread: usize,
+    /// The parts of all windows that are over the credit which every stream may have, and how large they may be together.
+    over: usize,
+    most_over: usize,
     is_frozen: bool,
     outgoing: Outgoing,
     /// Credit of streams that this end reset: what the peer may have sent before it knew.
@@ -47,6 +51,7 @@ pub(crate) struct Machine {
     refusals: Reserve,
     pings: Rate,
     asked: u64,
+    round_trip: RoundTrip,
     liveness: Liveness,
     busyness: Busyness,
 }
@@ -56,9 +61,10 @@ impl Machine {
     pub fn new(role: Role, limits: TunnelLimits, now: Instant) -> Self {
         let initial_credit = limits.initial_credit.clamp(EARLY_DATA, StreamId::MOST);
         let most_credit = limits.most_credit.clamp(initial_credit, StreamId::MOST);
+        let largest_credit = limits.largest_credit.clamp(most_credit, StreamId::MOST);
         Self {
             role,
-            limits: TunnelLimits { initial_credit, most_credit, ..limits },
+            limits: TunnelLimits { initial_credit, most_credit, largest_credit, ..limits },
             now,
             ended: None,
             decoder: Decoder::new(),
@@ -66,6 +72,8 @@ impl Machine {
             highest: 0,
             unanswered: 0,
             unread: 0,
+            over: 0,
+            most_over: 0,
             is_frozen: false,
             outgoing: Outgoing::default(),
             orphaned_credit: 0,
@@ -74,12 +82,13 @@ impl Machine {
             refusals: Reserve::new(limits.refused_per_second, now),
             pings: Rate::new(limits.pings_per_second),
             asked: 0,
+            round_trip: RoundTrip::default(),
             liveness: Liveness::new(limits.ping_after, limits.dead_after, now),
             busyness: Busyness::new(limits.busy_bytes, now),
         }
     }
 
-    /// Tells the time of a turn in which nothing was received.
+    /// Tells the time of a turn in which nothing was received, or of a reader that comes between turns.
     pub fn advance(&mut self, now: Instant) {
         self.now = now;
         self.busyness.advance(now);
@@ -99,11 +108,7 @@ impl Machine {
         self.advance(now);
         match self.liveness.on_timeout(now) {
             Verdict::Alive => {}
-            Verdict::Ask => {
-                self.asked += 1;
-                self.outgoing.ask = Some(self.asked.to_be_bytes());
-                self.outgoing.queue_tunnel();
-            }
+            Verdict::Ask => self.ask(),
             Verdict::Dead => self.end(Violation::Silent),
         }
         self.still_runs()
@@ -119,6 +124,17 @@ impl Machine {
         self.unread
     }
 
+    /// The parts of all windows that are over [`TunnelLimits::most_credit`].
+    pub fn over(&self) -> usize {
+        self.over
+    }
+
+    /// How large the parts of all windows that are over [`TunnelLimits::most_credit`] may be together. Those that are
+    /// larger stay so.
+    pub fn set_most_over(&mut self, bytes: usize) {
+        self.most_over = bytes;
+    }
+
     /// Whether a stream moved so much within the last second that no new one should join it.
     pub fn is_busy(&self, now: Instant) -> bool {
         self.busyness.is_busy(now)
@@ -131,7 +147,7 @@ impl Machine {
                 events.push(Event::Reset { id, reason: Reason::TunnelEnded });
             }
         }
-        self.unread = 0;
+        (self.unread, self.over) = (0, 0);
         self.unanswered = 0;
         self.outgoing = Outgoing::default();
     }
@@ -139,6 +155,13 @@ impl Machine {
     /// Bytes and entries that are kept beside the streams.
     pub fn holds(&self) -> usize {
         self.decoder.holds() + self.outgoing.queue.len()
+    }
+
+    /// Asks the peer for an answer, by a PING.
+    fn ask(&mut self) {
+        self.asked += 1;
+        self.outgoing.ask = Some(self.asked.to_be_bytes());
+        self.outgoing.queue_tunnel();
     }
 
     fn still_runs(&self) -> Result<(), Violation> {
@@ -159,6 +182,7 @@ impl Machine {
     fn remove(&mut self, id: StreamId) -> Option<Stream> {
         let stream = self.streams.remove(id)?;
         self.unread -= stream.window.unread() as usize;
+        self.over -= stream.window.over(self.limits.most_credit) as usize;
         if self.role == Role::Dialler && !stream.is_accepted() {
             self.unanswered -= 1;
         }

@@ -101,6 +101,75 @@ fn credit_grows_to_1_mib_for_a_reader_that_keeps_up() {
     assert_eq!(most, 1024 * 1024);
 }
 
+/// Sends all that it may to a reader that takes all at once, over a way of `round_trip`, for `rounds` of them; the most that
+/// was granted at once.
+fn most_granted(pair: &mut Pair, round_trip: Duration, rounds: u32) -> usize {
+    let stream = pair.open_accepted();
+    let mut most = 0;
+    for _ in 0..rounds {
+        let granted = pair.dialler.machine.may_send(stream);
+        most = most.max(granted);
+        pair.dialler.send(stream, &vec![0; granted - 1]);
+        pair.now += round_trip / 2;
+        pair.settle_one_way();
+        pair.acceptor.read(stream);
+        pair.acceptor.take_control();
+        pair.now += round_trip / 2;
+        pair.settle_back();
+    }
+    most
+}
+
+#[test]
+fn over_a_distance_credit_grows_for_a_reader_that_is_never_seen_to_wait() {
+    let mut pair = Pair::new();
+    let most = most_granted(&mut pair, Duration::from_millis(20), 40);
+    assert!(most > 1000 * 1024 && most <= 1024 * 1024, "{most}");
+    assert_eq!(pair.acceptor.machine.over(), 0);
+}
+
+#[test]
+fn over_a_distance_credit_grows_to_8_mib_where_there_is_room_for_it() {
+    let mut pair = Pair::new();
+    pair.acceptor.machine.set_most_over(64 * 1024 * 1024);
+    let most = most_granted(&mut pair, Duration::from_millis(20), 40);
+    assert!(most > 8000 * 1024 && most <= 8 * 1024 * 1024, "{most}");
+    assert_eq!(pair.acceptor.machine.over(), 7 * 1024 * 1024);
+    pair.acceptor.machine.reset(id(1), Reason::Cancelled);
+    assert_eq!(pair.acceptor.machine.over(), 0);
+}
+
+#[test]
+fn large_windows_share_the_room_that_there_is_for_them() {
+    let mut pair = Pair::new();
+    pair.acceptor.machine.set_most_over(3 * 1024 * 1024);
+    most_granted(&mut pair, Duration::from_millis(20), 40);
+    let second = most_granted(&mut pair, Duration::from_millis(20), 40);
+    assert_eq!(pair.acceptor.machine.over(), 3 * 1024 * 1024);
+    assert!(second <= 1024 * 1024, "{second}");
+}
+
+#[test]
+fn the_round_trip_is_asked_for_only_while_much_is_read_and_stays_far_below_the_limit_of_pings() {
+    let mut pair = Pair::new();
+    let stream = pair.open_accepted();
+    pair.dialler.send(stream, &[0; 1024]);
+    pair.settle();
+    pair.acceptor.read(stream);
+    assert!(!pair.acceptor.machine.has_control(), "a kilobyte is no reason");
+    let (begun, mut pings) = (pair.now, 0);
+    while pair.now - begun < Duration::from_secs(3) {
+        pair.dialler.send(stream, &vec![0; pair.dialler.machine.may_send(stream)]);
+        pair.settle_one_way();
+        pair.acceptor.read(stream);
+        pair.acceptor.take_control();
+        pings += usize::from(pair.acceptor.out.windows(4).any(|bytes| bytes == [0, 0, 9, 0]));
+        pair.now += Duration::from_millis(20);
+        pair.settle_back();
+    }
+    assert!((1..=6).contains(&pings), "{pings} questions in 3 s");
+}
+
 #[test]
 fn a_frozen_end_accepts_without_credit_and_grants_it_when_it_thaws() {
     let mut pair = Pair::new();
@@ -293,6 +362,19 @@ fn a_stream_that_moves_4_mib_in_a_long_time_makes_no_tunnel_busy() {
         pair.now += Duration::from_millis(500);
         assert!(!pair.dialler.machine.is_busy(pair.now) && !pair.acceptor.machine.is_busy(pair.now));
     }
+}
+
+#[test]
+fn a_long_transfer_over_a_slow_link_makes_the_tunnel_busy_at_both_ends() {
+    let mut pair = Pair::new();
+    let stream = pair.open_accepted();
+    for _ in 0..500 {
+        pair.pump(stream, 1024);
+        pair.now += Duration::from_millis(2);
+    }
+    assert!(pair.dialler.machine.is_busy(pair.now) && pair.acceptor.machine.is_busy(pair.now));
+    pair.now += Duration::from_secs(1);
+    assert!(!pair.dialler.machine.is_busy(pair.now) && !pair.acceptor.machine.is_busy(pair.now));
 }
 
 #[test]

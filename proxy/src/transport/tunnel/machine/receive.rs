@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::super::busy::Way;
 use super::super::frame::{Found, Frame};
 use super::send::ask_for_credit;
 use super::*;
@@ -62,7 +63,7 @@ impl Machine {
             return;
         };
         stream.window.receive(range.len() as u32, self.now);
-        self.busyness.count(&mut stream.moved, range.len());
+        self.busyness.count(&mut stream.moved, Way::In, range.len());
         self.unread += range.len();
         events.push(Event::Data { id, range });
     }
@@ -159,7 +160,9 @@ impl Machine {
         if !self.pings.allows(self.now) {
             return Err(Violation::PingsTooFast);
         }
-        if !is_answer {
+        if is_answer {
+            self.round_trip.answer(opaque, self.now);
+        } else {
             self.outgoing.answer = Some(opaque);
             self.outgoing.queue_tunnel();
         }

@@ -1,5 +1,6 @@
 //! What goes to the peer.
 
+use super::super::busy::Way;
 use super::super::frame::Frame;
 use super::*;
 
@@ -61,7 +62,7 @@ impl Machine {
         if let Some(stream) = self.streams.get_mut(id) {
             debug_assert!(matches!(stream.opening, Opening::Unanswered | Opening::Done), "control frames are taken first");
             stream.credit = stream.credit.saturating_sub(length as u32);
-            self.busyness.count(&mut stream.moved, length);
+            self.busyness.count(&mut stream.moved, Way::Out, length);
         }
         frame::data_header(id, length)
     }
@@ -114,8 +115,16 @@ impl Machine {
             return self.remove_if_over(id);
         }
         if !self.is_frozen {
-            stream.window.adapt(self.limits.initial_credit, self.limits.most_credit, self.now);
+            let TunnelLimits { initial_credit, most_credit, largest_credit, .. } = self.limits;
+            let over = stream.window.over(most_credit);
+            let room = u32::try_from(self.most_over.saturating_sub(self.over)).unwrap_or(u32::MAX);
+            let most = most_credit.saturating_add(over).saturating_add(room).min(largest_credit);
+            let may_be_small = stream.window.adapt(initial_credit, most, self.round_trip.last(), self.now);
+            self.over = self.over - over as usize + stream.window.over(most_credit) as usize;
             ask_for_credit(stream, id, &mut self.outgoing);
+            if may_be_small && self.outgoing.ask.is_none() && self.round_trip.may_ask(self.now) {
+                self.ask();
+            }
         }
     }
 
@@ -209,6 +218,9 @@ impl Machine {
 
     fn encode_tunnel(&mut self, out: &mut Vec<u8>) {
         let Outgoing { proof, challenge, answer, ask, .. } = &mut self.outgoing;
+        if let Some(opaque) = *ask {
+            self.round_trip.ask(opaque, self.now);
+        }
         let ping = |is_answer| move |opaque| Frame::Ping { is_answer, opaque };
         let frames = [
             proof.take().map(Frame::Proof),

@@ -35,6 +35,10 @@ pub enum Step {
     Freeze(u8),
     Thaw(u8),
     Wait(u16),
+    /// How much of large windows there may be.
+    Over(u8, u16),
+    /// A transfer from one end to a reader that takes everything, over a way of so many milliseconds.
+    Stream(u8, u8, u8),
 }
 
 /// What one end knows of a stream.
@@ -69,6 +73,9 @@ pub struct Model {
     ends: [End; 2],
     now: Instant,
     most_credit: usize,
+    limits: TunnelLimits,
+    /// What each end was told last, or more: windows that are larger stay so.
+    most_over: [usize; 2],
     events: Vec<Event>,
 }
 
@@ -77,7 +84,8 @@ impl Model {
         let now = Instant::now();
         let end = |role| End { machine: Machine::new(role, limits, now), streams: BTreeMap::new(), pipe: Vec::new() };
         let ends = [end(Role::Dialler), end(Role::Acceptor)];
-        Self { ends, now, most_credit: limits.most_credit as usize, events: Vec::new() }
+        let most_credit = limits.largest_credit.max(limits.most_credit) as usize;
+        Self { ends, now, most_credit, limits, most_over: [0; 2], events: Vec::new() }
     }
 
     pub fn run(&mut self, steps: &[Step]) {
@@ -124,10 +132,43 @@ impl Model {
             Step::Carry(side, most) => self.carry(side_of(side), usize::from(most)),
             Step::Freeze(side) => self.ends[side_of(side)].machine.set_frozen(true),
             Step::Thaw(side) => self.ends[side_of(side)].machine.set_frozen(false),
-            Step::Wait(milliseconds) => {
-                self.now += Duration::from_millis(u64::from(milliseconds));
-                self.ends.iter_mut().for_each(|end| end.machine.advance(self.now));
+            Step::Wait(milliseconds) => self.wait(u64::from(milliseconds)),
+            Step::Over(side, kib) => {
+                let (side, most) = (side_of(side), usize::from(kib) * 1024);
+                self.ends[side].machine.set_most_over(most);
+                self.most_over[side] = self.most_over[side].max(most);
             }
+            Step::Stream(side, number, milliseconds) => {
+                let side = side_of(side);
+                self.pick(side, number).into_iter().for_each(|id| self.stream(side, id, u64::from(milliseconds)));
+            }
+        }
+    }
+
+    fn wait(&mut self, milliseconds: u64) {
+        self.now += Duration::from_millis(milliseconds);
+        self.ends.iter_mut().for_each(|end| end.machine.advance(self.now));
+    }
+
+    fn stream(&mut self, side: usize, id: StreamId, milliseconds: u64) {
+        for _ in 0..8 {
+            // What streams carry has an end in this model.
+            while self.ends[side].streams.get(&id).is_some_and(|half| half.sent < 1 << 20) {
+                let before = self.ends[side].machine.may_send(id);
+                if before == 0 || self.ends[side].streams.get(&id).is_none_or(|half| half.has_finished || half.is_reset) {
+                    break;
+                }
+                self.send(side, id, MOST_DATA);
+            }
+            self.wait(milliseconds);
+            self.carry(side, usize::MAX);
+            if self.ends[1 - side].streams.contains_key(&id) {
+                self.read(1 - side, id, usize::MAX);
+            }
+            self.take_control(1 - side);
+            self.wait(milliseconds);
+            self.carry(1 - side, usize::MAX);
+            self.check_unread();
         }
     }
 
@@ -244,7 +285,11 @@ impl Model {
 
     /// No more is unread than was granted, and the machine counts the same.
     fn check_unread(&self) {
-        for end in &self.ends {
+        for (end, most_over) in self.ends.iter().zip(self.most_over) {
+            assert!(end.machine.over() <= most_over, "windows are larger than there is room for");
+            let large = |half: &&Half| !half.is_reset && half.received - half.consumed > self.limits.most_credit as usize;
+            let large = end.streams.values().filter(large).count();
+            assert!(large == 0 || most_over > 0, "more than every stream may have is unread");
             let unread = end.streams.values().filter(|half| !half.is_reset).map(|half| half.received - half.consumed);
             let (sum, most) = unread.fold((0, 0), |(sum, most), unread| (sum + unread, most.max(unread)));
             assert_eq!(end.machine.unread(), sum);

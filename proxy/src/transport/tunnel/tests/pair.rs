@@ -97,6 +97,26 @@ impl Pair {
         }
     }
 
+    /// Carries what the dialler has sent, and nothing back.
+    pub fn settle_one_way(&mut self) {
+        self.advance();
+        self.dialler.take_control();
+        self.acceptor.receive(&std::mem::take(&mut self.dialler.out));
+    }
+
+    /// Carries what the acceptor has sent, and nothing there.
+    pub fn settle_back(&mut self) {
+        self.advance();
+        self.dialler.receive(&std::mem::take(&mut self.acceptor.out));
+    }
+
+    fn advance(&mut self) {
+        for side in [&mut self.dialler, &mut self.acceptor] {
+            side.now = self.now;
+            side.machine.advance(self.now);
+        }
+    }
+
     pub fn open_accepted(&mut self) -> StreamId {
         let id = self.dialler.machine.open(&main_port(), None).expect("open");
         self.settle();

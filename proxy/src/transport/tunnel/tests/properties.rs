@@ -23,6 +23,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => side().prop_map(Step::Freeze),
         2 => side().prop_map(Step::Thaw),
         1 => any::<u16>().prop_map(Step::Wait),
+        1 => (side(), any::<u16>()).prop_map(|(side, kib)| Step::Over(side, kib)),
+        2 => (side(), any::<u8>(), 0..60_u8).prop_map(|(side, number, ms)| Step::Stream(side, number, ms)),
     ]
 }
 
@@ -31,6 +33,7 @@ fn limits() -> impl Strategy<Value = TunnelLimits> {
     (credit, prop_oneof![Just(3), Just(2_048)]).prop_map(|((initial, most), streams)| TunnelLimits {
         initial_credit: initial * 1024,
         most_credit: most * 1024,
+        largest_credit: most * 1024 * 4,
         streams,
         ..TunnelLimits::default()
     })
