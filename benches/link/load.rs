@@ -29,9 +29,7 @@ pub async fn run(work: &Work) -> anyhow::Result<()> {
     }
     let mut connections = Vec::new();
     for _ in 0..work.connections {
-        let mut stream = open(work.address, b'e').await?;
-        ask(&mut stream).await?;
-        connections.push(stream);
+        connections.push(open_and_ask(work.address).await?);
     }
     if work.bulk == Bulk::After {
         flows.spawn(bulk(work.address, moved.clone()));
@@ -73,6 +71,22 @@ async fn open(address: SocketAddr, kind: u8) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// A link that loses packets makes a sidecar give up now and then, and the caller tries again.
+async fn open_and_ask(address: SocketAddr) -> io::Result<TcpStream> {
+    let mut tries = 0;
+    loop {
+        let opened = async {
+            let mut stream = open(address, b'e').await?;
+            ask(&mut stream).await?;
+            Ok(stream)
+        };
+        match opened.await {
+            Err(_) if tries < 5 => tries += 1,
+            opened => return opened,
+        }
+    }
+}
+
 async fn ask(stream: &mut TcpStream) -> io::Result<()> {
     let mut answer = [0; REQUEST];
     stream.write_all(&[1; REQUEST]).await?;
@@ -80,36 +94,26 @@ async fn ask(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Each request is sent when it is due, whatever became of those before, and timed from then.
-async fn ask_until(stream: TcpStream, first: Instant, end: Instant) -> io::Result<Vec<Duration>> {
-    let (mut reader, mut writer) = stream.into_split();
-    let due = (0..).map(move |number: u32| first + EVERY * number).take_while(move |due| *due < end);
-    let asking = tokio::spawn({
-        let due = due.clone();
-        async move {
-            for due in due {
-                sleep_until(due).await;
-                writer.write_all(&[1; REQUEST]).await?;
-            }
-            Ok::<_, io::Error>(writer)
-        }
-    });
+/// Each request is sent when it is due and the one before it was answered, as callers over HTTP/1.1 do.
+async fn ask_until(mut stream: TcpStream, first: Instant, end: Instant) -> io::Result<Vec<Duration>> {
     let mut latencies = Vec::new();
-    for due in due {
-        reader.read_exact(&mut [0; REQUEST]).await?;
-        latencies.push(due.elapsed());
+    let mut due = first;
+    while due < end {
+        sleep_until(due).await;
+        let begun = Instant::now();
+        ask(&mut stream).await?;
+        latencies.push(begun.elapsed());
+        due = (due + EVERY).max(Instant::now());
     }
-    asking.await.map_err(io::Error::other)??;
     Ok(latencies)
 }
 
 async fn bulk(address: SocketAddr, moved: Arc<AtomicU64>) -> io::Result<()> {
-    let mut stream = open(address, b'b').await?;
     let mut buffer = vec![0; 512 * 1024];
     loop {
-        match stream.read(&mut buffer).await? {
-            0 => return Ok(()),
-            length => moved.fetch_add(length as u64, Ordering::Relaxed),
-        };
+        let mut stream = open(address, b'b').await?;
+        while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+            moved.fetch_add(length as u64, Ordering::Relaxed);
+        }
     }
 }

@@ -85,6 +85,9 @@ pub(crate) struct Channel {
     joining: Joining,
 }
 
+/// Writes of less than this are joined whatever is asked for: each would be a packet of its own.
+const SMALLEST_APART: usize = 2 * 1024;
+
 /// Whether the kernel may join what is written to what already waits in the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Joining {
@@ -96,10 +99,10 @@ pub(crate) enum Joining {
 }
 
 impl Joining {
-    fn flags(self) -> MsgFlags {
+    fn flags(self, bytes: usize) -> MsgFlags {
         match self {
-            Self::Joined => MsgFlags::MSG_NOSIGNAL,
-            Self::Apart => MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_EOR,
+            Self::Apart if bytes >= SMALLEST_APART => MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_EOR,
+            _ => MsgFlags::MSG_NOSIGNAL,
         }
     }
 }
@@ -398,7 +401,7 @@ impl Channel {
         let Some(outgoing) = &mut self.outgoing else { return Ok(()) };
         let unsent = &outgoing.buffer.bytes()[outgoing.sent..outgoing.filled];
         let socket = SockRef::from(&self.socket);
-        let flags = self.joining.flags().bits();
+        let flags = self.joining.flags(unsent.len()).bits();
         let mut written = 0;
         // A short write fills the socket's buffer: asking again would cost a system call to hear so.
         let result = self.socket.try_io(Interest::WRITABLE, || {

@@ -24,7 +24,11 @@ const MEASURED: Duration = Duration::from_millis(10);
 /// A sender that paused for longer than this was not held up by the network.
 const PAUSE: Duration = Duration::from_millis(5);
 /// After so many turns in which the socket did not run dry, less may wait.
-const CALM: u32 = 64;
+const CALM: u32 = 16;
+/// The fewest bytes of one write of bulk: three segments of an Ethernet, nearly full.
+const LEAST_WRITE: usize = 4 * 1024;
+/// A rate that was measured for so long counts alone.
+const SURE: Duration = Duration::from_millis(40);
 
 /// Measures how fast the network takes bytes, and says how many may wait for it: few milliseconds' worth, for what is sent
 /// on another stream waits behind them.
@@ -66,7 +70,7 @@ impl Pace {
 
     /// The most bytes that may wait for the socket.
     pub fn before_socket(&self) -> usize {
-        if self.rate.is_none() || self.waits >= MOST { MOST_BEFORE } else { self.waits / 4 }
+        if self.rate.is_none() || self.waits >= MOST { MOST_BEFORE } else { (self.waits / 4).max(LEAST_WRITE) }
     }
 
     /// Whether the link is so slow that the kernel must not join what is written to what waits: it would fill up to 64 KiB.
@@ -111,7 +115,11 @@ impl Pace {
             self.rate = Some(match self.rate {
                 None => rate,
                 Some(before) if full.ran_dry => before.max(rate),
-                Some(before) => before - before / 4 + rate / 4,
+                Some(before) => {
+                    let weight = passed.min(SURE).as_micros() as u64;
+                    let all = SURE.as_micros() as u64;
+                    (before / all * (all - weight)).saturating_add(rate / all * weight)
+                }
             });
             (full.since, full.took, full.ran_dry) = (now, 0, false);
         }
@@ -186,7 +194,7 @@ mod tests {
 
     #[test]
     fn little_waits_on_a_slow_link_and_much_on_a_fast_one() {
-        for (rate, least, most) in [(100, 8, 8), (1_000, 8, 10), (10_000, 20, 80), (50_000, 128, 256), (1_000_000, 256, 256)] {
+        for (rate, least, most) in [(100, 8, 16), (1_000, 8, 24), (10_000, 20, 80), (50_000, 128, 256), (1_000_000, 256, 256)] {
             let (waits, _) = after(rate, 0);
             assert!((least * 1024..=most * 1024).contains(&waits), "{waits} bytes at {rate} a millisecond");
         }
