@@ -195,7 +195,7 @@ impl fmt::Display for Because {
 /// On a connection to HTTP whose governing intention has permissions the answer is to let it live, because of
 /// [`Because::PerRequest`]. Whoever forwards requests asks [`judge_request`], which also says what to forward.
 pub fn decide(rules: &RuleSet, call: &Call<'_>, now: SystemTime) -> Decision {
-    // As in `governing`, and judged on the spot: handing the slot on takes a tenth of the whole.
+    // As in `governing`, and judged on the spot: handing on what was found takes a tenth of the whole.
     let names = rules.sides(call.source, call.destination);
     for precedence in PRECEDENCES {
         if let Some(slot) = rules.get(&names, precedence).and_then(|found| found.governing(now)) {
@@ -267,6 +267,7 @@ pub(crate) fn candidates<'r>(rules: &'r RuleSet, call: &Call<'_>) -> Vec<(Party,
         .collect()
 }
 
+#[inline(always)]
 fn judge(slot: Borrowed<'_>, precedence: Precedence, call: &Call<'_>) -> Decision {
     let (source, destination) = sides(precedence, call);
     let Borrowed { revision, until, says } = slot;

@@ -1,6 +1,7 @@
 //! One denied path in all the ways in which it can be written.
 
-use postern_intentions::{EncodedSlash, JudgedPath, PathRefused, PathSettings, RequestTarget};
+use postern_intentions::{DoubleSlash, EncodedSlash, JudgedPath, PathRefused, PathSettings, RequestTarget};
+use proptest::prelude::*;
 
 use crate::support::{Question, forwarded, web_to_api};
 
@@ -217,4 +218,32 @@ fn what_goes_on_is_read_again_since_a_service_sees_no_more() {
     let keep = PathSettings { encoded_slash: EncodedSlash::Keep, ..PathSettings::default() };
     assert!(read("/a;x%2F..%2Fb", keep).contains(&"/b".to_owned()), "decoded before parameters are taken off");
     assert!(read("/a;x%2F..%2Fb", keep).contains(&"/a".to_owned()), "and after");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_forwarded_reads_as_itself_and_holds_nothing_that_was_not_judged(
+        path in "(/|\\.|\\.\\.|%2[eEfF5]|%3[aAbB]|%[0-7][0-9a-f]|;|:|a|\\PC){0,16}",
+        keeps_slash in any::<bool>(),
+        keeps_double in any::<bool>(),
+    ) {
+        let paths = PathSettings {
+            encoded_slash: if keeps_slash { EncodedSlash::Keep } else { EncodedSlash::Refuse },
+            double_slash: if keeps_double { DoubleSlash::Keep } else { DoubleSlash::Collapse },
+        };
+        let path = format!("/{path}");
+        let target = RequestTarget::read("GET", &path, None).unwrap();
+        let Ok(judged) = JudgedPath::read(&target, paths) else { return Ok(()) };
+        let forwarded = judged.forwarded();
+
+        prop_assert!(forwarded.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\'), "{forwarded:?}");
+        prop_assert!(keeps_double || !forwarded.contains("//"), "{forwarded}");
+        prop_assert!(judged.readings().all(|path| path.split('/').all(|segment| segment != "." && segment != "..")), "{judged:?}");
+        let again_target = RequestTarget::read("GET", forwarded, None).unwrap();
+        let again = JudgedPath::read(&again_target, paths).unwrap();
+        prop_assert_eq!(again.forwarded(), forwarded);
+        prop_assert!(again.readings().all(|reading| judged.readings().any(|judged| judged == reading)), "{judged:?} {again:?}");
+    }
 }
