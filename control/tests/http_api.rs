@@ -159,6 +159,9 @@ async fn without_a_credential_nothing_is_told_or_changed() {
         (Method::POST, "/v1/tokens"),
         (Method::GET, "/v1/overview"),
         (Method::DELETE, "/v1/instances/web-1"),
+        (Method::GET, "/v1/service-config"),
+        (Method::PUT, "/v1/service-config/api"),
+        (Method::DELETE, "/v1/jwt-providers/corp"),
         (Method::POST, "/metrics"),
     ] {
         let error = control.raw(method, path, &[host], "").await.refused(401);
@@ -525,4 +528,69 @@ async fn every_change_is_in_the_audit_log() {
     .unwrap();
     let _directory = control.stop().await;
     assert!(read().contains("intention.set"));
+}
+
+#[tokio::test]
+async fn settings_are_set_shown_and_deleted() {
+    let control = Control::start().await;
+    let api = |attempts: u32| json!({ "service": "api", "protocol": "grpc", "retries": { "attempts": attempts } });
+    let apply = |attempts: u32| json!({ "file": { "services": [api(attempts)] } });
+    let applied = control.put("/v1/service-config", apply(2)).await.ok();
+    assert_eq!(
+        (applied["services"]["added"][0]["service"].clone(), applied["written"]["changed"].clone()),
+        (json!("api"), json!(true))
+    );
+    let applied = control.put("/v1/service-config/api", apply(3)).await.ok();
+    assert_eq!(applied["services"]["changed"][0][1]["retries"]["attempts"], 3);
+
+    let stored = control.get("/v1/service-config/api").await.ok();
+    assert_eq!((&stored["settings"]["retries"]["attempts"], &stored["revision"]), (&json!(3), &applied["written"]["revision"]));
+    assert_eq!(control.get("/v1/service-config").await.ok()["services"][0], stored);
+    let shown = control.get("/v1/services/api").await.ok();
+    assert_eq!((&shown["config"], &shown["protocol"]), (&stored, &json!("grpc")));
+
+    control.delete("/v1/service-config/api?reason=over").await.ok();
+    assert!(control.get("/v1/service-config/api").await.refused(404).contains("the defaults hold"));
+    control.delete("/v1/service-config/api").await.refused(404);
+    control.get("/v1/service-config/Api").await.refused(400);
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_are_refused_with_every_place() {
+    let control = Control::start().await;
+    let file = |services: Value| json!({ "file": { "services": services } });
+    let bad = file(json!([{ "service": "api", "split": [{ "weight": 50 }], "retries": { "attempts": 99 } }]));
+    let error = control.put("/v1/service-config", bad).await.refused(400);
+    assert!(error.contains("services[0].split") && error.contains("services[0].retries.attempts"), "{error}");
+    let error = control.put("/v1/service-config", file(json!([{ "service": "api", "hedging": true }]))).await.refused(400);
+    assert!(error.contains("hedging"), "{error}");
+    let other = file(json!([{ "service": "web" }]));
+    assert!(control.put("/v1/service-config/api", other).await.refused(400).contains("sets api alone"));
+    control.put("/v1/service-config", json!({ "file": {}, "expected_revision": 0 })).await.ok();
+    control.put("/v1/service-config", file(json!([{ "service": "api" }]))).await.ok();
+    let mut late = file(json!([{ "service": "api", "retries": { "attempts": 2 } }]));
+    late["expected_revision"] = json!(0);
+    assert!(control.put("/v1/service-config", late).await.refused(409).contains("settings changed in revision"));
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_jwt_provider_is_set_named_and_kept_while_it_is_named() {
+    let control = Control::start().await;
+    let named = json!({ "intentions": [{
+        "source": "web", "destination": "api", "permissions": [{ "action": "allow", "jwt": [{ "provider": "corp" }] }],
+    }] });
+    let applied = control.put("/v1/intentions", named).await.ok();
+    assert!(applied["written"]["notes"][0].as_str().unwrap().contains("no JWT provider corp"), "{applied}");
+    let keys = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}"#;
+    let provider = json!({ "name": "corp", "issuer": "https://id.example.com", "jwks": { "inline": keys } });
+    control.put("/v1/service-config", json!({ "file": { "jwt_providers": [provider] } })).await.ok();
+    let stored = control.get("/v1/jwt-providers/corp").await.ok();
+    assert_eq!((&stored["provider"]["issuer"], &stored["keys"]["count"]), (&json!("https://id.example.com"), &json!(1)));
+    assert!(control.delete("/v1/jwt-providers/corp").await.refused(409).contains("named by intentions for api"));
+    control.delete("/v1/intentions/web/api").await.ok();
+    control.delete("/v1/jwt-providers/corp").await.ok();
+    control.get("/v1/jwt-providers/corp").await.refused(404);
+    control.stop().await;
 }

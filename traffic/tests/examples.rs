@@ -101,3 +101,35 @@ fn the_retries_example_does_what_its_comments_say() {
     let hash = |last| keys.hash(&request, [127, 0, 0, last].into());
     assert!(hash(1).is_some() && hash(1) != hash(2));
 }
+
+/// A setting that nobody can look up is one that nobody uses.
+#[test]
+fn every_setting_is_in_the_documentation() {
+    let documentation = include_str!("../../docs/service-config.md");
+    let file = postern_traffic::settings::file::parse(include_str!("everything.yaml"), "everything.yaml").unwrap();
+    let mut keys = std::collections::BTreeSet::new();
+    gather(&serde_json::to_value(&file).unwrap(), &mut keys);
+    assert!(keys.len() > 60, "{keys:?}");
+    for key in keys {
+        let is_there = documentation.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(|word| word == key);
+        assert!(is_there, "docs/service-config.md does not say what {key} is");
+    }
+}
+
+/// The keys of settings; those of maps that an operator names are left out.
+fn gather(value: &serde_json::Value, keys: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Array(items) => items.iter().for_each(|item| gather(item, keys)),
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                keys.insert(key.clone());
+                match (key.as_str(), value) {
+                    ("meta" | "set" | "add", _) => {}
+                    ("subsets", serde_json::Value::Object(subsets)) => subsets.values().for_each(|subset| gather(subset, keys)),
+                    _ => gather(value, keys),
+                }
+            }
+        }
+        _ => {}
+    }
+}

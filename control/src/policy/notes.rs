@@ -1,5 +1,6 @@
 //! What somebody who changes intentions should know beside that it was done.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -10,7 +11,7 @@ use postern_intentions::{
 };
 use postern_names::{PortName, ServiceName};
 
-use crate::mirror::View;
+use crate::mirror::{View, providers_in};
 
 /// Stands for «any service that no intention names».
 const ANYONE: &str = "any-service-that-no-intention-names";
@@ -41,7 +42,10 @@ pub(super) fn of_default(before: DefaultPolicy, after: DefaultPolicy) -> Vec<Str
 /// Notes on an apply: what its audit intentions open.
 pub(super) fn of_plan(view: &View, plan: &Plan, now: SystemTime) -> Vec<String> {
     let set = plan.added.iter().chain(plan.changed.iter().map(|(_, after)| after));
-    let mut notes: Vec<String> = set.filter_map(|intention| opened(view, intention, now)).collect();
+    let mut notes: Vec<String> = set.clone().filter_map(|intention| opened(view, intention, now)).collect();
+    let named: BTreeSet<PortName> = set.flat_map(providers_in).collect();
+    let missing = named.iter().filter(|name| !view.settings.providers.contains_key(*name));
+    notes.extend(missing.map(|name| format!("there is no JWT provider {name} yet, and no token of it is good")));
     if let Some((before, after)) = plan.default {
         notes.extend(of_default(before, after));
     }
