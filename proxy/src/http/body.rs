@@ -12,10 +12,15 @@ use hyper::body::Incoming;
 
 use super::answer::{Language, Refusal, grpc_trailers};
 use super::exchange::Exchange;
+use super::expect::Gate;
 use super::replay::Try;
 
 /// The body of a request that is sent, or of an answer.
-pub(crate) struct Body(Kind);
+pub(crate) struct Body {
+    kind: Kind,
+    /// Until the service has asked for it.
+    gate: Option<Gate>,
+}
 
 enum Kind {
     /// A sidecar's own words.
@@ -74,14 +79,23 @@ pub(crate) enum BodyError {
 }
 
 impl Body {
+    fn of(kind: Kind) -> Self {
+        Self { kind, gate: None }
+    }
+
+    /// The same, held back until `gate` opens.
+    pub(crate) fn behind(self, gate: Option<Gate>) -> Self {
+        Self { gate, ..self }
+    }
+
     /// Nothing.
     pub(crate) fn empty() -> Self {
-        Self(Kind::Own(None))
+        Self::of(Kind::Own(None))
     }
 
     /// A sidecar's own words.
     pub(crate) fn own(bytes: Bytes) -> Self {
-        Self(Kind::Own(Some(bytes)))
+        Self::of(Kind::Own(Some(bytes)))
     }
 
     /// What a caller sends; the second part tells how far it is.
@@ -90,12 +104,12 @@ impl Body {
         if http_body::Body::is_end_stream(&incoming) {
             sent.ends();
         }
-        (Self(Kind::Sent(incoming, sent.clone())), sent)
+        (Self::of(Kind::Sent(incoming, sent.clone())), sent)
     }
 
     /// What a caller sends, kept for another try.
     pub(crate) fn tried(this: Try) -> Self {
-        Self(Kind::Tried(this))
+        Self::of(Kind::Tried(this))
     }
 
     /// What the service answers.
@@ -103,7 +117,7 @@ impl Body {
         if http_body::Body::is_end_stream(&incoming) {
             exchange.is_complete();
         }
-        Self(Kind::Answered(incoming, exchange))
+        Self::of(Kind::Answered(incoming, exchange))
     }
 }
 
@@ -112,7 +126,11 @@ impl http_body::Body for Body {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match &mut self.0 {
+        if let Some(gate) = &mut self.gate {
+            ready!(gate.poll_open(cx));
+            self.gate = None;
+        }
+        match &mut self.kind {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::CutOff(trailers) => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
             Kind::Sent(incoming, sent) => {
@@ -134,7 +152,7 @@ impl http_body::Body for Body {
                         return Poll::Ready(Some(Err(BodyError::Closed)));
                     }
                     let trailers = grpc_trailers(Refusal::Denied, &because);
-                    self.0 = Kind::CutOff(None);
+                    self.kind = Kind::CutOff(None);
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
                 let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
@@ -157,7 +175,7 @@ impl http_body::Body for Body {
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.0 {
+        match &self.kind {
             Kind::Own(bytes) => bytes.is_none(),
             Kind::CutOff(trailers) => trailers.is_none(),
             Kind::Sent(incoming, _) | Kind::Answered(incoming, _) => incoming.is_end_stream(),
@@ -166,7 +184,7 @@ impl http_body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.kind {
             Kind::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Kind::CutOff(_) => SizeHint::with_exact(0),
             Kind::Sent(incoming, _) | Kind::Answered(incoming, _) => incoming.size_hint(),

@@ -25,6 +25,7 @@ use tokio::time::timeout;
 use super::answer::{Answer, Refusal};
 use super::body::Body;
 use super::exchange::{Decider, Exchange, Side};
+use super::expect::Gate;
 use super::headers::{self, CLIENT_CERT, DENIED, Said};
 use super::judge::JudgedRequest;
 use super::jwt::TokenCache;
@@ -281,6 +282,7 @@ impl PeerConnection {
             request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             request.headers_mut().insert(header::UPGRADE, protocol);
         }
+        let request = expecting(request, self.version);
         exchange.reached(self.inbound.instance.clone());
         let sent = {
             let mut sending = pin!(timeout(ANSWER_TIMEOUT, self.pool.send(request, None)));
@@ -379,6 +381,19 @@ pub(crate) fn authority_agrees(head: &Parts) -> bool {
 pub(crate) fn authority_of(head: &Parts) -> Option<HeaderValue> {
     let host = head.headers.get(header::HOST).cloned();
     host.or_else(|| head.uri.authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok()))
+}
+
+/// A request whose body waits until the service asks for it, where it says so. HTTP/2 knows no such thing here.
+pub(crate) fn expecting(mut request: Request<Body>, version: Version) -> Request<Body> {
+    if !request.headers().contains_key(header::EXPECT) {
+        return request;
+    }
+    if version == Version::Http2 {
+        request.headers_mut().remove(header::EXPECT);
+        return request;
+    }
+    let gate = Gate::of(&mut request);
+    request.map(|body| body.behind(gate))
 }
 
 /// Turns a request into one of the version of HTTP that is spoken next.

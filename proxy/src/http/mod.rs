@@ -7,6 +7,7 @@
 pub(crate) mod answer;
 pub(crate) mod body;
 pub(crate) mod exchange;
+mod expect;
 pub mod framing;
 pub(crate) mod headers;
 pub(crate) mod inbound;

@@ -18,7 +18,7 @@ use super::answer::{Language, Refusal};
 use super::body::{Body, Sent};
 use super::exchange::Exchange;
 use super::headers::Said;
-use super::inbound::{address, authority_of};
+use super::inbound::{address, authority_of, expecting};
 use super::instances::Unreached;
 use super::outbound::CallerConnection;
 use super::pool::{Failure, Version};
@@ -293,6 +293,7 @@ impl<'t> Tries<'t> {
                     return Err(unreached(error.to_string()));
                 }
             };
+        let next = expecting(next, request.version);
         exchange.reached(instance.clone());
         exchange.open_on(picked.open);
         self.tried.push(instance.clone());

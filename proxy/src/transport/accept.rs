@@ -49,6 +49,7 @@ pub(crate) struct Acceptor {
     limits: TunnelLimits,
     budgets: Arc<Budgets>,
     without_alpn: ServerConfigs,
+    http: ServerConfigs,
     http2: ServerConfigs,
     tunnel: Option<ServerConfigs>,
 }
@@ -74,6 +75,7 @@ impl Acceptor {
             limits: context.tunnel_limits,
             budgets: context.budgets.clone(),
             without_alpn: configs(&[]),
+            http: configs(&[b"h2", b"http/1.1"]),
             http2: configs(&[b"h2"]),
             tunnel: (*mode != TransportMode::Direct).then(|| configs(&[TUNNEL_ALPN])),
         }
@@ -113,6 +115,7 @@ impl Acceptor {
         let configs = match &self.tunnel {
             Some(tunnel) if wants(TUNNEL_ALPN) => tunnel,
             _ if wants(b"h2") && matches!(protocol, Protocol::Http2 | Protocol::Grpc) => &self.http2,
+            _ if (wants(b"h2") || wants(b"http/1.1")) && protocol == Protocol::Http => &self.http,
             _ => &self.without_alpn,
         };
         configs.current().ok_or(HandshakeError::NoSvid)
