@@ -3,10 +3,10 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
+use postern_proxy::settings::{LineFormat, Sink};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
@@ -15,35 +15,96 @@ use crate::cli::{LogArgs, LogFormat};
 use crate::outcome::Failure;
 use crate::terminal;
 
-/// Lines that may wait to be written.
-const QUEUE: usize = 4_096;
+/// Bytes of lines that may wait to be written.
+const MOST_WAITING: usize = 1024 * 1024;
 /// How long the first of some lines waits for the others.
 const GATHERING: Duration = Duration::from_millis(10);
-/// The most bytes that are written at once.
-const MOST_GATHERED: usize = 64 * 1024;
+/// Room that is kept for lines between two writes.
+const MOST_KEPT: usize = 64 * 1024;
 /// How long the end of the process waits for the last lines.
 const FLUSH: Duration = Duration::from_secs(1);
 
-enum Message {
-    Line(Vec<u8>),
-    Flush(SyncSender<()>),
+/// Lines on their way to stderr.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    came: Condvar,
+    written: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    lines: Vec<u8>,
+    dropped: u64,
+    /// Whether the thread is writing what it took.
+    is_writing: bool,
+    /// Whether somebody waits until everything is written: no more gathering.
+    hurry: bool,
+    is_closed: bool,
+}
+
+impl Queue {
+    /// Adds a line, or counts it where there is no room.
+    fn add(&self, line: &[u8]) {
+        let mut waiting = self.waiting.lock();
+        if waiting.lines.len() + line.len() > MOST_WAITING {
+            waiting.dropped += 1;
+            return;
+        }
+        waiting.lines.extend_from_slice(line);
+        // Where there are lines already, the thread knows.
+        if waiting.lines.len() == line.len() {
+            self.came.notify_one();
+        }
+    }
+
+    /// Waits until everything that was added is written.
+    fn flush(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut waiting = self.waiting.lock();
+        waiting.hurry = true;
+        self.came.notify_one();
+        while (!waiting.lines.is_empty() || waiting.is_writing) && !self.written.wait_until(&mut waiting, deadline).timed_out() {}
+        waiting.hurry = false;
+    }
+
+    /// Takes what waits, once there is something; `None` after the end. Room that was written from comes back.
+    fn take(&self, room: Vec<u8>) -> Option<(Vec<u8>, u64)> {
+        let mut waiting = self.waiting.lock();
+        waiting.is_writing = false;
+        self.written.notify_all();
+        while waiting.lines.is_empty() {
+            if waiting.is_closed {
+                return None;
+            }
+            self.came.wait(&mut waiting);
+        }
+        // Thousands of lines a second cost a few wake-ups and writes, not one each.
+        if !waiting.hurry && !waiting.is_closed {
+            self.came.wait_for(&mut waiting, GATHERING);
+        }
+        waiting.is_writing = true;
+        let lines = std::mem::replace(&mut waiting.lines, room);
+        Some((lines, std::mem::take(&mut waiting.dropped)))
+    }
 }
 
 /// Keeps the log running; what is still queued is written when it goes.
 pub struct Log {
-    queue: SyncSender<Message>,
+    queue: Arc<Queue>,
+    format: LogFormat,
     filter: reload::Handle<EnvFilter, Registry>,
 }
 
 impl Log {
     /// Starts logging for this process.
     pub fn start(args: &LogArgs) -> Result<Self, Failure> {
-        let (queue, lines) = sync_channel(QUEUE);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let writer = LineWriter { queue: queue.clone(), dropped: dropped.clone() };
+        let queue = Arc::new(Queue::default());
+        let writer = LineWriter(queue.clone());
+        let written = queue.clone();
         std::thread::Builder::new()
             .name("log".into())
-            .spawn(move || write_lines(&lines, &dropped, &mut io::stderr()))
+            .spawn(move || write_lines(&written, &mut io::stderr()))
             .map_err(|error| Failure::new(format!("cannot start the thread that logs: {error}")))?;
         let (filter, handle) = reload::Layer::new(filter(&args.log_level)?);
         let registry = tracing_subscriber::registry().with(filter);
@@ -53,7 +114,17 @@ impl Log {
             LogFormat::Json => registry.with(layer.json().flatten_event(true)).try_init(),
         };
         started.map_err(|error| Failure::new(format!("cannot start logging: {error}")))?;
-        Ok(Self { queue, filter: handle })
+        Ok(Self { queue, format: args.log_format, filter: handle })
+    }
+
+    /// Where the access log puts its lines, in the form that the other lines have.
+    pub fn access_sink(&self) -> Sink {
+        let queue = self.queue.clone();
+        let format = match self.format {
+            LogFormat::Text => LineFormat::Text,
+            LogFormat::Json => LineFormat::Json,
+        };
+        Sink::new(format, Arc::new(move |line| queue.add(line)))
     }
 
     /// Changes what is logged, without a restart.
@@ -64,10 +135,9 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let (done, written) = sync_channel(1);
-        if self.queue.try_send(Message::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(FLUSH);
-        }
+        self.queue.flush(FLUSH);
+        self.queue.waiting.lock().is_closed = true;
+        self.queue.came.notify_one();
     }
 }
 
@@ -90,16 +160,11 @@ fn filter(level: &str) -> Result<EnvFilter, Failure> {
 }
 
 #[derive(Clone)]
-struct LineWriter {
-    queue: SyncSender<Message>,
-    dropped: Arc<AtomicU64>,
-}
+struct LineWriter(Arc<Queue>);
 
 impl Write for LineWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if let Err(TrySendError::Full(_)) = self.queue.try_send(Message::Line(line.to_vec())) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        self.0.add(line);
         Ok(line.len())
     }
 
@@ -108,34 +173,19 @@ impl Write for LineWriter {
     }
 }
 
-/// Writes until every sender has gone. After the first line it waits a moment for those that follow: thousands of
-/// connections a second cost a few wake-ups and writes, not one each. An error of stderr can be told nowhere, so it ends
-/// nothing.
-fn write_lines(lines: &Receiver<Message>, dropped: &AtomicU64, out: &mut impl Write) {
-    let mut gathered = Vec::new();
-    while let Ok(first) = lines.recv() {
-        std::thread::park_timeout(GATHERING);
-        let mut waiting = Vec::new();
-        for message in std::iter::once(first).chain(lines.try_iter()) {
-            match message {
-                Message::Line(line) => gathered.extend_from_slice(&line),
-                Message::Flush(done) => waiting.push(done),
-            }
-            if gathered.len() >= MOST_GATHERED {
-                let _ = out.write_all(&gathered);
-                gathered.clear();
-            }
-        }
-        let _ = out.write_all(&gathered);
-        gathered.clear();
-        let lost = dropped.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            let _ = writeln!(out, "{lost} log lines were dropped: stderr is read too slowly");
+/// Writes until the end of the queue. An error of stderr can be told nowhere, so it ends nothing.
+fn write_lines(queue: &Queue, out: &mut impl Write) {
+    let mut room = Vec::new();
+    while let Some((mut lines, dropped)) = queue.take(room) {
+        let _ = out.write_all(&lines);
+        if dropped > 0 {
+            let _ = writeln!(out, "{dropped} log lines were dropped: stderr is read too slowly");
         }
         let _ = out.flush();
-        for done in waiting {
-            let _ = done.try_send(());
-        }
+        lines.clear();
+        // A burst leaves no room behind that nobody needs.
+        lines.shrink_to(MOST_KEPT);
+        room = lines;
     }
 }
 
@@ -145,16 +195,45 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_counts_and_tells() {
-        let (queue, lines) = sync_channel(1);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let mut writer = LineWriter { queue, dropped: dropped.clone() };
-        for line in ["one\n", "two\n", "three\n"] {
-            writer.write_all(line.as_bytes()).unwrap();
+        let queue = Queue::default();
+        let long = vec![b'x'; MOST_WAITING - 4];
+        for line in [&long[..], b"one\n", b"two\n", b"three\n"] {
+            queue.add(line);
         }
-        drop(writer);
+        queue.waiting.lock().is_closed = true;
         let mut out = Vec::new();
-        write_lines(&lines, &dropped, &mut out);
-        assert_eq!(String::from_utf8(out).unwrap(), "one\n2 log lines were dropped: stderr is read too slowly\n");
+        write_lines(&queue, &mut out);
+        let told = String::from_utf8_lossy(&out[long.len()..]).into_owned();
+        assert_eq!(told, "one\n2 log lines were dropped: stderr is read too slowly\n");
+    }
+
+    #[test]
+    fn everything_is_written_before_a_flush_returns() {
+        let queue = Arc::new(Queue::default());
+        let (of_thread, out) = (queue.clone(), Arc::new(Mutex::new(Vec::new())));
+        let written = out.clone();
+        let thread = std::thread::spawn(move || write_lines(&of_thread, &mut Shared(written)));
+        for _ in 0..100 {
+            queue.add(b"line\n");
+        }
+        queue.flush(Duration::from_secs(20));
+        assert_eq!(out.lock().len(), 500);
+        queue.waiting.lock().is_closed = true;
+        queue.came.notify_one();
+        thread.join().unwrap();
+    }
+
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     #[test]

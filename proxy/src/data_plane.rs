@@ -34,7 +34,7 @@ use crate::transport::dial::{Dialler, DiallerContext};
 use crate::transport::tunnel::{Budgets, PeerTunnels, TunnelLimits, Tunnels};
 use crate::upstreams::Upstreams;
 
-pub use crate::access_log::{AccessLog, LogMode};
+pub use crate::access_log::{AccessLog, LineFormat, LogMode, Sink};
 pub use crate::limits::Limits;
 pub use crate::local::LocalTarget;
 pub use crate::metrics::Metrics;

@@ -9,11 +9,12 @@ use std::time::Duration;
 use postern_intentions::Protocol;
 pub use postern_names::{Address, SettingError};
 use postern_names::{InstanceId, PortName, ServiceName};
+pub use postern_traffic::settings::Percent;
 use zeroize::Zeroizing;
 
 pub use crate::transport::{RecordLayerKind, TransportMode};
 
-pub use crate::access_log::LogMode as AccessLogMode;
+pub use crate::access_log::{LineFormat, LogMode as AccessLogMode, Sink};
 
 /// Everything that a sidecar is told at its start.
 #[derive(Debug, Clone)]
@@ -52,6 +53,10 @@ pub struct Settings {
     pub drain: Duration,
     /// `--access-log`: which connections get a line.
     pub access_log: AccessLogMode,
+    /// `--access-log-sample`: the share of what was allowed that gets a line.
+    pub access_log_sample: Percent,
+    /// Where those lines go.
+    pub access_log_sink: Sink,
     /// `--meta`: labels of the instance.
     pub meta: BTreeMap<String, String>,
     /// `--locality`: REGION or REGION/ZONE; empty: not told.
@@ -90,6 +95,8 @@ impl Settings {
             record_layer: RecordLayerKind::default(),
             drain: Duration::from_secs(10),
             access_log: AccessLogMode::default(),
+            access_log_sample: Percent::ALL,
+            access_log_sink: Sink::default(),
             meta: BTreeMap::new(),
             locality: String::new(),
             max_connections: 10_000,

@@ -330,7 +330,7 @@ impl Claimed {
             transport: settings.transport,
             record_layer: settings.record_layer,
             limits: limits(&settings),
-            access_log: AccessLog::new(settings.access_log),
+            access_log: AccessLog::new(settings.access_log, settings.access_log_sample, settings.access_log_sink.clone()),
             metrics: metrics.clone(),
         };
         let data = DataThreads::start(settings.workers, data).await?;

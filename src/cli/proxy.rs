@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use postern_intentions::Protocol;
 use postern_names::{InstanceId, ServiceName};
-use postern_proxy::settings::{Address, Advertise, LocalSetting, RecordLayerKind, TransportMode, UpstreamSetting};
+use postern_proxy::settings::{Address, Advertise, LocalSetting, Percent, RecordLayerKind, TransportMode, UpstreamSetting};
 
 use super::LogArgs;
 use crate::duration;
@@ -62,6 +62,11 @@ impl FromStr for MetaArg {
             _ => Err(format!("{text:?} is not K=V")),
         }
     }
+}
+
+fn percent(text: &str) -> Result<Percent, String> {
+    let number: f64 = text.trim_end_matches('%').parse().map_err(|_| format!("{text:?} is no number from 0 to 100"))?;
+    Percent::try_from(number).map_err(|error| error.to_string())
 }
 
 fn protocol(text: &str) -> Result<Protocol, String> {
@@ -129,6 +134,9 @@ pub struct ProxyArgs {
     /// Which connections are logged.
     #[arg(long, value_name = "WHAT", value_enum, default_value = "all")]
     pub access_log: AccessLogWord,
+    /// How many of a hundred allowed connections and requests get a line; denials always do.
+    #[arg(long, value_name = "PERCENT", default_value = "100", value_parser = percent)]
+    pub access_log_sample: Percent,
     /// Told to the control plane with the instance.
     #[arg(long, value_name = "K=V")]
     pub meta: Vec<MetaArg>,

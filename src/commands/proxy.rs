@@ -31,8 +31,9 @@ const LEAST_PROBE: Duration = Duration::from_millis(100);
 /// Runs the sidecar until SIGTERM or SIGINT.
 pub fn proxy(args: ProxyArgs, reload: Reload) -> Outcome {
     let data_dir = data_dir::find(&process_environment)?;
-    let settings = settings(&args, &data_dir)?;
+    let mut settings = settings(&args, &data_dir)?;
     let log = Log::start(&args.log)?;
+    settings.access_log_sink = log.access_sink();
     let runtime = super::runtime()?;
     let result = runtime.block_on(serve(settings, &args, &data_dir, reload, &log));
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -111,6 +112,7 @@ pub fn settings(args: &ProxyArgs, data_dir: &Path) -> Result<Settings, Failure> 
     settings.transport = args.transport;
     settings.record_layer = args.record_layer;
     settings.drain = args.drain;
+    settings.access_log_sample = args.access_log_sample;
     settings.access_log = match args.access_log {
         AccessLogWord::All => AccessLogMode::All,
         AccessLogWord::Denied => AccessLogMode::Denied,

@@ -26,8 +26,9 @@ use child::Child;
 /// Starts both, and stays until both have ended.
 pub fn run(args: RunArgs) -> Outcome {
     let data_dir = data_dir::find(&process_environment)?;
-    let settings = settings(&args.proxy, &data_dir)?;
-    let _log = Log::start(&args.proxy.log)?;
+    let mut settings = settings(&args.proxy, &data_dir)?;
+    let log = Log::start(&args.proxy.log)?;
+    settings.access_log_sink = log.access_sink();
     // The sidecar raises it for itself.
     let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(1_024, |(soft, _)| soft);
     let runtime = super::runtime()?;

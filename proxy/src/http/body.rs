@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use super::answer::{Language, Refusal, grpc_trailers};
 use super::exchange::Exchange;
 use super::expect::Gate;
+use super::headers::strip_identity;
 use super::replay::Try;
 
 /// The body of a request that is sent, or of an answer.
@@ -121,6 +122,15 @@ impl Body {
     }
 }
 
+/// Trailers carry nothing in the mesh's name, in either direction.
+pub(super) fn clean<E>(frame: &mut Option<Result<Frame<Bytes>, E>>) {
+    if let Some(Ok(frame)) = frame
+        && let Some(trailers) = frame.trailers_mut()
+    {
+        strip_identity(trailers);
+    }
+}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
@@ -134,7 +144,8 @@ impl http_body::Body for Body {
             Kind::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::CutOff(trailers) => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
             Kind::Sent(incoming, sent) => {
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                let mut frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                clean(&mut frame);
                 if let Some(Ok(frame)) = &frame
                     && let Some(data) = frame.data_ref()
                 {
@@ -155,12 +166,13 @@ impl http_body::Body for Body {
                     self.kind = Kind::CutOff(None);
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }
-                let Poll::Ready(frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
+                let Poll::Ready(mut frame) = Pin::new(&mut *incoming).poll_frame(cx) else {
                     return match exchange.poll_idle(cx) {
                         Poll::Ready(()) => Poll::Ready(Some(Err(BodyError::Idle))),
                         Poll::Pending => Poll::Pending,
                     };
                 };
+                clean(&mut frame);
                 match &frame {
                     Some(Ok(frame)) => exchange.passed(frame),
                     Some(Err(error)) => exchange.broke_off(error),

@@ -1,5 +1,6 @@
 //! One request and its answer, from the first byte of its head to the last of the answer: judged, counted, logged.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,12 +45,11 @@ pub(crate) enum Decider {
     Words(Arc<str>),
 }
 
-impl Decider {
-    /// As the log has it.
-    pub(crate) fn text(&self) -> String {
+impl fmt::Display for Decider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rules(because) => because.to_string(),
-            Self::Words(words) => words.to_string(),
+            Self::Rules(because) => because.fmt(f),
+            Self::Words(words) => f.write_str(words),
         }
     }
 }
@@ -318,7 +318,7 @@ impl Exchange {
         if *closed != Closed::Draining {
             self.metrics.revoked();
         }
-        self.because.text()
+        self.because.to_string()
     }
 }
 

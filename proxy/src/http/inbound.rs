@@ -30,7 +30,7 @@ use super::headers::{self, CLIENT_CERT, DENIED, Said};
 use super::judge::JudgedRequest;
 use super::jwt::TokenCache;
 use super::own::{Own, OwnService};
-use super::pool::{Connect, Connected, Failure, Pool, PoolContext, Version};
+use super::pool::{Cause, Connect, Connected, Failure, Pool, PoolContext, Version};
 use super::serve::{Active, Activity, Ended, Server};
 use super::trace::Trace;
 use super::upgrade::Upgrade;
@@ -201,9 +201,7 @@ impl PeerConnection {
         if head.method == Method::CONNECT {
             return Err((Refusal::BadRequest, "CONNECT is not served".to_owned()));
         }
-        if !authority_agrees(head) {
-            return Err((Refusal::BadRequest, ":authority and host differ".to_owned()));
-        }
+        check_authority(head).map_err(|because| (Refusal::BadRequest, because.to_owned()))?;
         let snapshot = self.inbound.snapshots.borrow().clone();
         let own = self.inbound.own.of(&snapshot);
         let tokens = self.verified_tokens(&own, head);
@@ -348,7 +346,7 @@ impl PeerConnection {
         if said.trailers {
             head.headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        address(&mut head, self.version, target, authority)?;
+        address(&mut head, self.version, target, authority, &self.inbound.service)?;
         let (body, sent) = Body::sent(body);
         exchange.sends(sent);
         Ok((Request::from_parts(head, body), said))
@@ -363,17 +361,35 @@ fn told(failure: &Failure<io::Error>) -> (Refusal, String) {
         Failure::Connect(error, _) => (Refusal::Unavailable, format!("the service cannot be reached: {error}")),
         Failure::Overloaded(overloaded, _) => (Refusal::Unavailable, overloaded.to_string()),
         Failure::Unsent(error, _) => (Refusal::Unavailable, format!("the service closed the connection: {error}")),
+        Failure::Sent(error) if Cause::of(error) == Cause::Caller => {
+            (Refusal::BadRequest, "the body of the request broke off".to_owned())
+        }
         Failure::Sent(error) => (Refusal::BadGateway, format!("the service broke off before it answered: {error}")),
     }
 }
 
-/// HTTP/2 says the host in `:authority`; a `host` beside it must say the same (RFC 9113 §8.3.1).
-pub(crate) fn authority_agrees(head: &Parts) -> bool {
-    match (head.uri.authority(), head.headers.get(header::HOST)) {
-        (Some(authority), Some(host)) if head.version == HttpVersion::HTTP_2 => {
-            host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes())
+/// HTTP/2 says the host in `:authority`; a `host` beside it must say the same, and neither names a user (RFC 9113 §8.3.1).
+pub(crate) fn check_authority(head: &Parts) -> Result<(), &'static str> {
+    if head.version != HttpVersion::HTTP_2 {
+        // The reader of framing has seen to it.
+        return Ok(());
+    }
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let (host, authority) = (hosts.next(), head.uri.authority());
+    if hosts.next().is_some() {
+        return Err("there is more than one host");
+    }
+    let is_user_named = |text: &[u8]| text.contains(&b'@');
+    if authority.is_some_and(|authority| is_user_named(authority.as_str().as_bytes()))
+        || host.is_some_and(|host| is_user_named(host.as_bytes()))
+    {
+        return Err("the authority names a user");
+    }
+    match (authority, host) {
+        (Some(authority), Some(host)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+            Err(":authority and host differ")
         }
-        _ => true,
+        _ => Ok(()),
     }
 }
 
@@ -397,23 +413,26 @@ pub(crate) fn expecting(mut request: Request<Body>, version: Version) -> Request
 }
 
 /// Turns a request into one of the version of HTTP that is spoken next.
-pub(crate) fn speak(request: &mut Request<Body>, version: Version) -> Result<(), &'static str> {
+pub(crate) fn speak(request: &mut Request<Body>, version: Version, service: &ServiceName) -> Result<(), &'static str> {
     let host = request.headers().get(header::HOST).cloned();
     let host = host.or_else(|| request.uri().authority().and_then(|authority| HeaderValue::try_from(authority.as_str()).ok()));
     let target = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
     let (mut head, body) = std::mem::replace(request, Request::new(Body::empty())).into_parts();
-    address(&mut head, version, target, host)?;
+    address(&mut head, version, target, host, service)?;
     *request = Request::from_parts(head, body);
     Ok(())
 }
 
-/// Writes target and host as the version of HTTP has them that is spoken next.
+/// Writes target and host as the version of HTTP has them that is spoken next. A request without a host, which HTTP/1.0
+/// knows, is for the service that is called.
 pub(crate) fn address(
     head: &mut Parts,
     version: Version,
     target: PathAndQuery,
     host: Option<HeaderValue>,
+    service: &ServiceName,
 ) -> Result<(), &'static str> {
+    let host = host.or_else(|| HeaderValue::try_from(service.as_str()).ok());
     match version {
         Version::Http1 => {
             head.version = HttpVersion::HTTP_11;
@@ -428,7 +447,7 @@ pub(crate) fn address(
             let authority = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
             let mut parts = http::uri::Parts::default();
             parts.scheme = Some(Scheme::HTTP);
-            parts.authority = Some(authority.unwrap_or_else(|| Authority::from_static("localhost")));
+            parts.authority = Some(authority.ok_or("the host cannot be sent over HTTP/2")?);
             parts.path_and_query = Some(target);
             head.uri = Uri::from_parts(parts).map_err(|_| "the target cannot be sent over HTTP/2")?;
         }

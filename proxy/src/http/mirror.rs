@@ -29,7 +29,7 @@ pub(super) fn send(caller: &CallerConnection, upstreams: &Compiled, mirror: &Mir
     let version = Version::of(called.protocol);
     let room = picked.open.stats().connections();
     let Ok(pool) = caller.http().instances.pool(&spec, &picked.target, version, room) else { return };
-    if super::inbound::speak(&mut copy, version).is_err() {
+    if super::inbound::speak(&mut copy, version, &mirror.service).is_err() {
         return;
     }
     let breakers = called.service.breakers.clone();

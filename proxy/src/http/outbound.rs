@@ -18,7 +18,7 @@ use super::answer::{Answer, Refusal};
 use super::body::Body;
 use super::exchange::{Decider, Exchange, Side};
 use super::headers::{self, DENIED, OVERLOADED};
-use super::inbound::authority_agrees;
+use super::inbound::check_authority;
 use super::instances::{Instances, Unreached};
 use super::serve::{Active, Activity, Ended, Server};
 use super::trace::Trace;
@@ -92,11 +92,21 @@ impl CallerConnection {
         if head.method == Method::CONNECT {
             return Ok(exchange.refused(Refusal::BadRequest, "CONNECT is not served"));
         }
-        if !authority_agrees(&head) {
-            return Ok(exchange.refused(Refusal::BadRequest, ":authority and host differ"));
+        if let Err(because) = check_authority(&head) {
+            return Ok(exchange.refused(Refusal::BadRequest, because));
         }
         let upstreams = self.known().await;
         Ok(self.route(head, body, &upstreams, exchange, caller_upgrade, active).await)
+    }
+
+    /// Why the destination has denied a request that was under way, as far as this side knows by now.
+    pub(super) fn denied_because(&self, service: &ServiceName) -> String {
+        let compiled = self.outbound.upstreams.of(&self.outbound.snapshots.borrow());
+        match compiled.get(service) {
+            Some(called) if !called.verdict.allowed => called.verdict.because.clone(),
+            // The destination knew of the change before this side did, or judges requests one by one.
+            _ => "denied by the destination".to_owned(),
+        }
     }
 
     /// What is known of the upstreams. Waits a moment where nothing is of this one.
@@ -154,7 +164,7 @@ impl CallerConnection {
                 return answer;
             }
         }
-        let outgoing = match Outgoing::new(head, said, body, &destination, reached.protocol, exchange.language()) {
+        let outgoing = match Outgoing::new(head, said, body, &destination, service, reached.protocol, exchange.language()) {
             Ok(outgoing) => outgoing,
             Err(because) => return exchange.refused(Refusal::BadRequest, because),
         };

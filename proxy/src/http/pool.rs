@@ -20,11 +20,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::body::Body;
+use super::body::{Body, BodyError};
 use super::limits::HttpLimits;
 use super::serve::Spawner;
 use super::wire::Wire;
 use crate::connections::Registered;
+use crate::transport::tunnel::{Reason, reset_reason};
 
 /// Windows of HTTP/2 connections that we make; what the server grants us is its affair.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -113,16 +114,41 @@ pub(crate) enum Failure<E> {
     Sent(hyper::Error),
 }
 
-/// Whether the other end says that it has not looked at the request (`REFUSED_STREAM`, RFC 9113 §8.7).
-pub(crate) fn was_refused(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if let Some(error) = cause.downcast_ref::<h2::Error>() {
-            return error.reason() == Some(h2::Reason::REFUSED_STREAM);
+/// What a request that was sent failed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The caller: its body broke off, or was not one.
+    Caller,
+    /// The policy of the destination, which has reset the stream.
+    Denied,
+    /// The other end has not looked at the request (`REFUSED_STREAM`, RFC 9113 §8.7).
+    NotLookedAt,
+    /// The connection, or who is at its other end.
+    Connection,
+}
+
+impl Cause {
+    /// By what hyper tells.
+    pub(crate) fn of(error: &hyper::Error) -> Self {
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            if cause.is::<BodyError>() {
+                return Self::Caller;
+            }
+            if let Some(error) = cause.downcast_ref::<h2::Error>()
+                && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+            {
+                return Self::NotLookedAt;
+            }
+            if let Some(error) = cause.downcast_ref::<std::io::Error>()
+                && reset_reason(error) == Some(Reason::Denied)
+            {
+                return Self::Denied;
+            }
+            source = cause.source();
         }
-        source = cause.source();
+        Self::Connection
     }
-    false
 }
 
 /// A connection while a request has it.

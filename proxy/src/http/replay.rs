@@ -12,7 +12,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
-use super::body::{BodyError, Sent};
+use super::body::{BodyError, Sent, clean};
 
 /// Bytes of a body that are kept.
 const MOST_KEPT: usize = 64 * 1024;
@@ -102,7 +102,9 @@ impl Try {
             }
             return Poll::Ready(None);
         }
-        let frame = ready!(Pin::new(&mut state.incoming).poll_frame(cx)).transpose()?;
+        let mut frame = ready!(Pin::new(&mut state.incoming).poll_frame(cx));
+        clean(&mut frame);
+        let frame = frame.transpose()?;
         let ends = frame.is_none() || state.incoming.is_end_stream();
         if let Some(frame) = &frame {
             if let Some(data) = frame.data_ref() {

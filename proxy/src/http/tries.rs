@@ -16,13 +16,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::answer::{Language, Refusal};
 use super::body::{Body, Sent};
-use super::exchange::Exchange;
+use super::exchange::{Decider, Exchange};
 use super::headers::Said;
 use super::inbound::{address, authority_of, expecting};
 use super::instances::Unreached;
 use super::outbound::CallerConnection;
-use super::pool::{Failure, Version};
+use super::pool::{Cause, Failure, Version};
 use super::replay::Replay;
+use crate::metrics::Judged;
 use crate::outbound::UpstreamSpec;
 use crate::upstreams::{Called, Compiled};
 
@@ -60,6 +61,7 @@ impl Request {
         said: Said,
         body: Incoming,
         destination: &Destination<'_>,
+        service: &ServiceName,
         protocol: Protocol,
         language: Language,
     ) -> Result<Self, &'static str> {
@@ -76,7 +78,7 @@ impl Request {
             head.headers.insert(header::UPGRADE, protocol);
         }
         destination.request_headers.apply(&mut head.headers);
-        address(&mut head, version, target.unwrap_or(PathAndQuery::from_static("/")), host)?;
+        address(&mut head, version, target.unwrap_or(PathAndQuery::from_static("/")), host, service)?;
         let keeps = (destination.retries.keeps_requests() || destination.mirror.is_some()) && !wants_upgrade;
         let again = keeps.then(|| copy(&head));
         let (body, sent, replay) = if keeps && !http_body::Body::is_end_stream(&body) {
@@ -163,7 +165,8 @@ fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 
 /// What a try without an answer to pass on means.
 struct Failed {
-    outcome: Outcome,
+    /// `None`: it is final, and says nothing of the instance.
+    outcome: Option<Outcome>,
     refusal: Refusal,
     because: String,
 }
@@ -213,8 +216,14 @@ impl<'t> Tries<'t> {
                     None
                 }
                 Err(failed) => {
-                    exchange.try_ended(failed.outcome);
-                    match self.may_retry(tries, failed.outcome, request, exchange) {
+                    let Some(outcome) = failed.outcome else {
+                        if failed.refusal == Refusal::Denied {
+                            exchange.judged(Judged::Deny, Decider::Words(failed.because.as_str().into()));
+                        }
+                        return Err((failed.refusal, failed.because));
+                    };
+                    exchange.try_ended(outcome);
+                    match self.may_retry(tries, outcome, request, exchange) {
                         Some(permit) => _retry = Some(permit),
                         None => return Err((failed.refusal, failed.because)),
                     }
@@ -276,11 +285,7 @@ impl<'t> Tries<'t> {
             Ok(picked) => picked,
             Err(none) => {
                 request.first = Some(next);
-                return Err(Failed {
-                    outcome: Outcome::ConnectFailure,
-                    refusal: Refusal::Unavailable,
-                    because: none.to_string(),
-                });
+                return Err(unreached(none.to_string()));
             }
         };
         let instance = picked.target.instance.clone();
@@ -302,7 +307,7 @@ impl<'t> Tries<'t> {
             sent = pool.send(next, Some(&called.service.breakers)) => sent,
             () = self.over(request) => {
                 let because = format!("{instance} did not answer in time");
-                return Err(Failed { outcome: Outcome::PerTryTimeout, refusal: Refusal::TimedOut, because });
+                return Err(Failed { outcome: Some(Outcome::PerTryTimeout), refusal: Refusal::TimedOut, because });
             }
         };
         match sent {
@@ -322,12 +327,26 @@ impl<'t> Tries<'t> {
                 request.first = Some(*unsent);
                 Err(unreached(overloaded.to_string()))
             }
-            Err(Failure::Sent(error)) if super::pool::was_refused(&error) => Err(unreached(format!("{instance}: {error}"))),
-            Err(Failure::Sent(error)) => Err(Failed {
-                outcome: Outcome::Reset { before_answer: true },
-                refusal: Refusal::BadGateway,
-                because: format!("{instance} broke off before it answered: {error}"),
-            }),
+            Err(Failure::Sent(error)) => Err(self.sent_and_failed(&instance, &error)),
+        }
+    }
+
+    fn sent_and_failed(&self, instance: &InstanceId, error: &hyper::Error) -> Failed {
+        let failed = |outcome, refusal, because| Failed { outcome: Some(outcome), refusal, because };
+        match Cause::of(error) {
+            Cause::NotLookedAt => unreached(format!("{instance}: {error}")),
+            // It says nothing of the instance, and there is nothing to send again.
+            Cause::Caller => {
+                Failed { outcome: None, refusal: Refusal::BadRequest, because: "the body of the request broke off".to_owned() }
+            }
+            Cause::Denied => {
+                Failed { outcome: None, refusal: Refusal::Denied, because: self.caller.denied_because(self.way.service) }
+            }
+            Cause::Connection => failed(
+                Outcome::Reset { before_answer: true },
+                Refusal::BadGateway,
+                format!("{instance} broke off before it answered: {error}"),
+            ),
         }
     }
 
@@ -351,7 +370,7 @@ impl<'t> Tries<'t> {
 }
 
 fn unreached(because: String) -> Failed {
-    Failed { outcome: Outcome::ConnectFailure, refusal: Refusal::Unavailable, because }
+    Failed { outcome: Some(Outcome::ConnectFailure), refusal: Refusal::Unavailable, because }
 }
 
 fn error_text(instance: &InstanceId, error: &Unreached) -> String {

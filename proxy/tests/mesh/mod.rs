@@ -22,11 +22,12 @@ use postern_intentions::{Action, DefaultPolicy, Entry, EntryContent, Intention, 
 use postern_names::{Datacenter, PortName, ServiceName, TrustDomain};
 use postern_proxy::clock::Clock;
 use postern_proxy::data_plane::{
-    AccessLog, DataPlane, DataPlaneConfig, Limits, LocalTarget, LogMode, Metrics, RecordLayerKind, Shared, TransportMode,
+    AccessLog, DataPlane, DataPlaneConfig, Limits, LocalTarget, LogMode, Metrics, RecordLayerKind, Shared, Sink, TransportMode,
     UpstreamListener, UpstreamSpec,
 };
 use postern_proxy::snapshot::{Endpoint, PairVerdict, Positions, Snapshot, Upstream};
 use postern_traffic::ServiceSettings;
+use postern_traffic::settings::Percent;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -378,7 +379,7 @@ impl Mesh {
             transport: self.carried.transport,
             record_layer: self.carried.record_layer,
             limits: parts.limits,
-            access_log: AccessLog::new(LogMode::All),
+            access_log: AccessLog::new(LogMode::All, Percent::ALL, Sink::default()),
             metrics: metrics.clone(),
         })
         .await;

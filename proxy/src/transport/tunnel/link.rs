@@ -26,7 +26,7 @@ use super::budget::{Budget, Budgets};
 use super::end::{End, ended_by, ended_by_io};
 use super::pace::Pace;
 use super::side::Side;
-use super::{Event, FRAME_HEADER, MOST_DATA, Machine, OpenError, Reason, StreamId, Violation};
+use super::{Event, FRAME_HEADER, MOST_DATA, Machine, OpenError, Reason, StreamId, StreamReset, Violation};
 
 /// What a stream may send before the next one has its turn.
 const TURN: usize = 64 * 1024;
@@ -614,7 +614,7 @@ fn gone() -> io::Error {
 
 fn failed(reset: Option<Reason>, ended: Option<&End>) -> io::Result<()> {
     if let Some(reason) = reset {
-        return Err(io::Error::new(io::ErrorKind::ConnectionReset, format!("the peer ended the stream: {}", reason.word())));
+        return Err(io::Error::new(io::ErrorKind::ConnectionReset, StreamReset(reason)));
     }
     ended.map_or(Ok(()), |end| Err(end.error()))
 }

@@ -45,7 +45,7 @@ pub(crate) use link::{Link, Opening, Unopened};
 pub(crate) use machine::Machine;
 pub(crate) use pool::{PeerTunnels, Tunnels};
 pub(crate) use proof::{Binding, Proof, prove};
-pub(crate) use reason::Reason;
+pub(crate) use reason::{Reason, StreamReset, reset_reason};
 pub(crate) use stream::TunnelStream;
 pub(crate) use streams::StreamId;
 pub(crate) use violation::Violation;

@@ -77,3 +77,13 @@ impl Reason {
         }
     }
 }
+
+/// How a stream fails that its peer has ended.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the peer ended the stream: {}", .0.word())]
+pub(crate) struct StreamReset(pub(crate) Reason);
+
+/// Why the peer has ended the stream, if that is what it failed for.
+pub(crate) fn reset_reason(error: &std::io::Error) -> Option<Reason> {
+    Some(error.get_ref()?.downcast_ref::<StreamReset>()?.0)
+}

@@ -1,4 +1,9 @@
-//! One line for each connection, or for each request on it, through the tracing target `access`.
+//! One line for each connection, or for each request on it: the target `access` of the log.
+//!
+//! Lines are written straight into the room that the log has for them: one a request would cost more by way of `tracing`
+//! than all else that a sidecar does with the request.
+
+mod line;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -8,7 +13,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use line::Line;
+pub use line::{LineFormat, Sink, WriteLine};
 use parking_lot::Mutex;
+use postern_traffic::settings::Percent;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -66,6 +74,8 @@ impl fmt::Display for LogMode {
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     mode: LogMode,
+    sample: Percent,
+    sink: Sink,
     denied: Arc<Denied>,
 }
 
@@ -131,24 +141,21 @@ impl Record<'_> {
         }
     }
 
-    fn emit(&self) {
-        let address = self.address.map(|address| address.to_string()).unwrap_or_default();
-        tracing::info!(
-            target: "access",
-            direction = self.direction.as_str(),
-            source = self.source,
-            destination = self.destination,
-            instance = self.instance,
-            port = self.port,
-            address,
-            verdict = self.judged.map_or("failed", Judged::as_str),
-            because = &*self.because,
-            bytes_in = self.bytes_in,
-            bytes_out = self.bytes_out,
-            duration_ms = self.duration.as_micros() as f64 / 1e3,
-            reason = self.reason,
-            "connection"
-        );
+    fn emit(&self, sink: &Sink) {
+        sink.line("connection", |line| {
+            line.text("direction", self.direction.as_str());
+            line.text("source", self.source);
+            line.text("destination", self.destination);
+            line.text("instance", self.instance);
+            line.text("port", self.port);
+            write_address(line, self.address);
+            line.text("verdict", self.judged.map_or("failed", Judged::as_str));
+            line.text("because", &self.because);
+            line.number("bytes_in", self.bytes_in);
+            line.number("bytes_out", self.bytes_out);
+            line.milliseconds("duration_ms", self.duration.as_micros() as u64);
+            line.text("reason", self.reason);
+        });
     }
 }
 
@@ -190,67 +197,76 @@ pub(crate) struct RequestRecord<'a> {
     pub(crate) trace: Option<Trace>,
 }
 
+fn write_address(line: &mut Line<'_>, address: Option<SocketAddr>) {
+    match address {
+        Some(address) => line.display("address", &address),
+        None => line.text("address", ""),
+    }
+}
+
 impl RequestRecord<'_> {
     fn is_denial(&self) -> bool {
         !matches!(self.judged, Some(Judged::Allow | Judged::Audit))
     }
 
-    fn emit(&self) {
-        let address = self.address.map(|address| address.to_string()).unwrap_or_default();
-        tracing::info!(
-            target: "access",
-            direction = self.direction.as_str(),
-            source = self.source,
-            destination = self.destination,
-            instance = self.instance,
-            port = self.port,
-            address,
-            verdict = self.judged.map_or("failed", Judged::as_str),
-            because = self.because.text(),
-            method = self.method,
-            path = self.path,
-            status = self.status,
-            grpc_status = self.grpc_status,
-            bytes_in = self.bytes_in,
-            bytes_out = self.bytes_out,
-            duration_ms = self.duration.as_micros() as f64 / 1e3,
-            reason = self.reason,
-            trace = self.trace.map(|trace| format!("{:032x}", trace.id)),
-            "request"
-        );
+    fn emit(&self, sink: &Sink) {
+        sink.line("request", |line| {
+            line.text("direction", self.direction.as_str());
+            line.text("source", self.source);
+            line.text("destination", self.destination);
+            line.text("instance", self.instance);
+            line.text("port", self.port);
+            write_address(line, self.address);
+            line.text("verdict", self.judged.map_or("failed", Judged::as_str));
+            line.display("because", self.because);
+            line.text("method", self.method);
+            line.text("path", self.path);
+            if let Some(status) = self.status {
+                line.number("status", status.into());
+            }
+            if let Some(status) = self.grpc_status {
+                line.number("grpc_status", status.into());
+            }
+            line.number("bytes_in", self.bytes_in);
+            line.number("bytes_out", self.bytes_out);
+            line.milliseconds("duration_ms", self.duration.as_micros() as u64);
+            line.text("reason", self.reason);
+            if let Some(trace) = self.trace {
+                line.display("trace", &format_args!("{:032x}", trace.id));
+            }
+        });
     }
 }
 
 impl AccessLog {
-    /// A log that writes what `mode` says.
-    pub fn new(mode: LogMode) -> Self {
-        Self { mode, denied: Arc::default() }
+    /// A log that writes what `mode` says, and of what was allowed this share.
+    pub fn new(mode: LogMode, sample: Percent, sink: Sink) -> Self {
+        Self { mode, sample, sink, denied: Arc::default() }
+    }
+
+    fn wants(&self, is_denial: bool) -> bool {
+        let wanted = match self.mode {
+            LogMode::Off => false,
+            LogMode::Denied => is_denial,
+            LogMode::All => is_denial || self.sample == Percent::ALL || rand::random_range(0..10_000) < self.sample.hundredths(),
+        };
+        wanted && tracing::enabled!(target: "access", tracing::Level::INFO)
     }
 
     /// Writes the line of one connection, if the mode and the limit of denied lines let it.
     pub fn write(&self, record: &Record<'_>) {
-        let wanted = match self.mode {
-            LogMode::Off => false,
-            LogMode::Denied => record.is_denial(),
-            LogMode::All => true,
-        };
         let of_denied = || (record.direction, record.peer(), format!("{}: {}", record.reason, record.because), record.reason);
-        if wanted && (!record.is_denial() || self.denied.lets(of_denied())) {
-            record.emit();
+        if self.wants(record.is_denial()) && (!record.is_denial() || self.denied.lets(of_denied())) {
+            record.emit(&self.sink);
         }
     }
 
     /// Writes the line of one request, by the same rules.
     pub(crate) fn write_request(&self, record: &RequestRecord<'_>) {
-        let wanted = match self.mode {
-            LogMode::Off => false,
-            LogMode::Denied => record.is_denial(),
-            LogMode::All => true,
-        };
         let peer = if record.direction == Direction::Inbound { record.source } else { record.destination };
-        let of_denied = || (record.direction, peer, format!("{}: {}", record.reason, record.because.text()), record.reason);
-        if wanted && (!record.is_denial() || self.denied.lets(of_denied())) {
-            record.emit();
+        let of_denied = || (record.direction, peer, format!("{}: {}", record.reason, record.because), record.reason);
+        if self.wants(record.is_denial()) && (!record.is_denial() || self.denied.lets(of_denied())) {
+            record.emit(&self.sink);
         }
     }
 
@@ -314,7 +330,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn ten_denied_lines_a_second_are_written_and_the_rest_is_counted() {
-        let log = AccessLog::new(LogMode::All);
+        let log = AccessLog::new(LogMode::All, Percent::ALL, Sink::default());
         assert_eq!((0..25).filter(|_| log.denied.lets(denied("web"))).count(), 10);
         assert!(log.denied.lets(denied("shop")), "another peer has its own ten");
 
@@ -326,7 +342,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn many_peers_do_not_grow_the_memory_without_end() {
-        let log = AccessLog::new(LogMode::All);
+        let log = AccessLog::new(LogMode::All, Percent::ALL, Sink::default());
         for n in 0..MOST_WINDOWS + 500 {
             log.denied.lets(denied(&format!("s{n}")));
         }
