@@ -5,8 +5,11 @@ mod decide;
 mod frames;
 mod records;
 mod requests;
+mod traffic;
 
 use std::process::ExitCode;
+
+use postern_traffic::settings::Policy;
 
 /// Runs a path a number of times.
 type Run = fn(u32);
@@ -33,6 +36,11 @@ const SUBJECTS: &[(&str, Run)] = &[
     ("record/seal/16384", |times| records::seal(16_384, times)),
     ("record/open/200", |times| records::open(200, times, 20_000)),
     ("record/open/16384", |times| records::open(16_384, times, 1_200)),
+    ("route/100", |times| traffic::route(100, times)),
+    ("pick/least_request/100", |times| traffic::pick(Policy::LeastRequest, 100, times)),
+    ("pick/round_robin/100", |times| traffic::pick(Policy::RoundRobin, 100, times)),
+    ("pick/ring_hash/100", |times| traffic::pick(Policy::RingHash, 100, times)),
+    ("pick/maglev/100", |times| traffic::pick(Policy::Maglev, 100, times)),
 ];
 
 fn main() -> ExitCode {
