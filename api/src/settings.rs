@@ -66,6 +66,9 @@ fn first(faults: Vec<Fault>) -> NotUnderstood {
 
 #[cfg(test)]
 mod tests {
+    use postern_traffic::Period;
+    use postern_traffic::settings::{Percent, Split, Subset};
+    use proptest::prelude::*;
     use prost::Message;
 
     use super::*;
@@ -81,6 +84,31 @@ mod tests {
     }
 
     const KEYS: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"AA"}]}"#;
+
+    proptest! {
+        #[test]
+        fn any_valid_settings_survive_the_wire(
+            attempts in 0_u32..=10,
+            share in 0_u16..=10_000,
+            request in 1_u64..=1_000_000,
+            thousandths in 1_u32..=1_000_000_000,
+            label in "[a-z]{1,40}",
+            value in "[^\\p{Cc}]{1,40}",
+        ) {
+            let weight = |hundredths: u16| Percent::try_from(f64::from(hundredths) / 100.0).unwrap();
+            let split = |weight, service: &str| Split { weight, service: service.parse().ok(), subset: None };
+            let mut settings = settings();
+            settings.retries.attempts = attempts;
+            settings.timeouts.request = Period::millis(request);
+            settings.split = vec![split(weight(share), "web"), split(weight(10_000 - share), "api")];
+            settings.resolver.subsets.insert("v1".into(), Subset { meta: [(label, value)].into() });
+            let limit = serde_json::json!({ "requests_per_second": f64::from(thousandths) / 1000.0 });
+            settings.rate_limits = vec![serde_json::from_value(limit).unwrap()];
+            prop_assert_eq!(settings.validate(), Ok(()));
+            let body = settings_to_body(&settings).unwrap().encode_to_vec();
+            prop_assert_eq!(settings_from_bytes(&body), Ok(settings));
+        }
+    }
 
     #[test]
     fn settings_survive_the_wire() {

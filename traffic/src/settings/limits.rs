@@ -36,7 +36,7 @@ pub struct RateLimit {
     /// Whether each caller has a share of its own.
     #[serde(default, skip_serializing_if = "super::is_default")]
     pub per: RateKey,
-    /// Requests a second, 0.001 to 1,000,000.
+    /// Requests a second, 0.001 to 1,000,000, in steps of 0.001.
     pub requests_per_second: f64,
     /// Requests at once after a quiet time, 1 to 1,000,000; absent: those of one second, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -219,13 +219,17 @@ async fn the_protocol_that_was_set_holds_for_all_whatever_they_declare() {
     web.until(|web| web.verdict("api").is_some()).await;
     assert_eq!(web.verdict("api").unwrap().protocol, "grpc");
 
-    let svid = rig.service_svid("api");
-    rig.record(&svid, "api", "api-1", "api-1").await;
-    let mut first = hello("api-1", &[]);
-    first.registration.as_mut().unwrap().protocol = "tcp".into();
-    let connection = rig.connect(Some(svid)).await.unwrap();
-    let mut api = open(connection, first).await;
-    assert!(matches!(api.next().await, Some(Down::Welcome(_))), "what it declares does not count");
+    let mut open_ones = Vec::new();
+    for (instance, declared) in [("api-1", "tcp"), ("api-2", "http2")] {
+        let svid = rig.service_svid("api");
+        rig.record(&svid, "api", instance, instance).await;
+        let mut first = hello(instance, &[]);
+        first.registration.as_mut().unwrap().protocol = declared.into();
+        let connection = rig.connect(Some(svid)).await.unwrap();
+        let mut api = open(connection, first).await;
+        assert!(matches!(api.next().await, Some(Down::Welcome(_))), "what it declares does not count");
+        open_ones.push(api);
+    }
     web.until(|web| web.knows("endpoint/api/api-1")).await;
     assert_eq!(web.verdict("api").unwrap().protocol, "grpc");
 

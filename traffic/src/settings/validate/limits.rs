@@ -19,12 +19,10 @@ impl RateLimit {
             checker.within("match", |checker| matches.check(checker));
         }
         let rate = self.requests_per_second;
-        checker.holds(
-            "requests_per_second",
-            RATES.contains(&rate),
-            "requests_per_second is out of range",
-            "use 0.001 to 1000000",
-        );
+        // A number that is written in a few digits is read as the same one everywhere; not every one with seventeen is.
+        let is_valid = RATES.contains(&rate) && rate == (rate * 1_000.0).round() / 1_000.0;
+        let cure = "use 0.001 to 1000000, with at most three decimals";
+        checker.holds("requests_per_second", is_valid, "requests_per_second is out of range", cure);
         let burst = self.burst.is_none_or(|burst| BURSTS.contains(&burst));
         checker.holds("burst", burst, "burst is out of range", "use 1 to 1000000");
     }

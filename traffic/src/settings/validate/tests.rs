@@ -36,6 +36,7 @@ fn each_rule_names_its_place() {
         ("faults: {abort: {percent: 1, status: 100}}", "faults.abort.status", "200 to 599"),
         ("faults: {delay: {percent: 1, delay: 0s}}", "faults.delay.delay", "1ms"),
         ("rate_limits: [{requests_per_second: 0}]", "rate_limits[0].requests_per_second", "0.001"),
+        ("rate_limits: [{requests_per_second: 0.0015}]", "rate_limits[0].requests_per_second", "three decimals"),
         ("rate_limits: [{requests_per_second: 1, burst: 0}]", "rate_limits[0].burst", "1 to"),
         ("rate_limits: [{requests_per_second: 1, match: {path_regex: '('}}]", "rate_limits[0].match.path_regex", "regular"),
         ("routes: [{match: {path_exact: x}}]", "routes[0].match.path_exact", "begins with /"),
