@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use postern_ca::Refusal;
 use postern_intentions::{Because, Call, Decision, Mode, Verdict, decide};
@@ -124,6 +125,26 @@ impl Judgeable {
     }
 }
 
+/// Ends whatever looks at it, which is told once. Looking at it takes no lock: it is done at each turn of a connection.
+#[derive(Debug, Default)]
+pub struct Kill {
+    is_told: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Kill {
+    fn tell(&self) {
+        self.is_told.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Ready when it was told. One task looks at a time.
+    pub fn poll_told(&self, cx: &Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.is_told.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
 /// There is no room for another connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
@@ -171,8 +192,8 @@ struct Entry {
     judgeable: Judgeable,
     /// Gone once it was told to close.
     closer: Option<oneshot::Sender<Closed>>,
-    /// Woken besides when it is told to close.
-    kill: Option<Arc<Notify>>,
+    /// Told besides when it is told to close.
+    kill: Option<Arc<Kill>>,
 }
 
 impl Connections {
@@ -226,12 +247,12 @@ impl Connections {
         Ok(self.enter(&mut inner, judgeable, None))
     }
 
-    /// Enters a request, which takes no place of its own. `kill` is woken too when it has to end.
-    pub fn register_request(self: &Arc<Self>, request: Judgeable, kill: Option<Arc<Notify>>) -> Registered {
+    /// Enters a request, which takes no place of its own. `kill` is told too when it has to end.
+    pub fn register_request(self: &Arc<Self>, request: Judgeable, kill: Option<Arc<Kill>>) -> Registered {
         self.enter(&mut self.inner.lock(), request, kill)
     }
 
-    fn enter(self: &Arc<Self>, inner: &mut Inner, judgeable: Judgeable, kill: Option<Arc<Notify>>) -> Registered {
+    fn enter(self: &Arc<Self>, inner: &mut Inner, judgeable: Judgeable, kill: Option<Arc<Kill>>) -> Registered {
         let (closer, closed) = oneshot::channel();
         let ends = judgeable.peer.not_after();
         let id = inner.next;
@@ -271,7 +292,7 @@ impl Connections {
                 // The receiver lives as long as the entry; if it is just going, so is the connection.
                 let _ = closer.send(closed);
                 if let Some(kill) = &entry.kill {
-                    kill.notify_one();
+                    kill.tell();
                 }
             }
         }

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
@@ -176,8 +176,6 @@ pub struct DataPlane {
     shared: Shared,
     listeners: JoinSet<()>,
     tunnels: Arc<Tunnels>,
-    /// Ends the pooled connections when the data plane goes.
-    _pools: DropGuard,
     // Dropped with the data plane, which ends its tasks.
     _upkeep: JoinSet<()>,
 }
@@ -193,8 +191,7 @@ impl DataPlane {
         let mut upkeep = JoinSet::new();
         upkeep.spawn(trim_buffers());
         let http_limits = Arc::new(config.limits.http.clone());
-        let ended = CancellationToken::new();
-        let pools = PoolContext { limits: http_limits.clone(), tasks: TaskTracker::new(), ended: ended.clone() };
+        let pools = PoolContext { limits: http_limits.clone(), tasks: TaskTracker::new() };
         let server = Server { limits: http_limits, stopping: stopping.clone(), tasks: pools.tasks.clone() };
         let tunnels = Tunnels::new(
             config.limits.tunnels_per_instance,
@@ -206,7 +203,7 @@ impl DataPlane {
         let mut listeners = JoinSet::new();
         let parts = Parts { shared: &shared, tunnels: &tunnels, stopping: &stopping, server, pools };
         spawn_listeners(config, &parts, &mut listeners, &mut upkeep)?;
-        Ok(Self { stopping, shared, listeners, tunnels, _pools: ended.drop_guard(), _upkeep: upkeep })
+        Ok(Self { stopping, shared, listeners, tunnels, _upkeep: upkeep })
     }
 
     /// Accepts no more, lets open connections end by themselves for `deadline`, and then closes what is left.
@@ -316,7 +313,7 @@ fn spawn_listeners(
             clock: config.clock.clone(),
             log: config.access_log.clone(),
             metrics: config.metrics.clone(),
-            server: server.clone(),
+            server: Server { limits: Arc::new(server.limits.with_room_for_a_sidecar()), ..server.clone() },
             locals: Locals::new(config.locals.clone(), config.limits.local_dial, pools.clone()),
             own: shared.own.clone(),
             tokens: Mutex::default(),

@@ -100,6 +100,13 @@ struct Reached {
     open: OpenRequest,
 }
 
+/// An instance that was chosen for a connection.
+pub(crate) struct Chosen {
+    target: Target,
+    service: ServiceName,
+    open: OpenRequest,
+}
+
 /// Why no instance was reached.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreached {
@@ -232,8 +239,8 @@ impl Outbound {
         let mut failed = None;
         for _ in 0..self.limits.dial_attempts {
             let picked = if tried.is_empty() { self.first_pick().await } else { self.pick(&tried) };
-            let PickedInstance { target, service, mut open } = match picked {
-                Ok(picked) if tried.contains(&picked.target.instance) => break,
+            let Chosen { target, service, mut open } = match picked {
+                Ok(chosen) if tried.contains(&chosen.target.instance) => break,
                 Ok(picked) => picked,
                 Err(none) => return Err(failed.unwrap_or(none)),
             };
@@ -280,7 +287,7 @@ impl Outbound {
 
     /// Waits as long as a dial may take for an instance to be told: a service and its caller that start together should
     /// not fail for the milliseconds in which one knows nothing of the other yet.
-    pub(crate) async fn first_pick(&self) -> Result<PickedInstance, Unreached> {
+    pub(crate) async fn first_pick(&self) -> Result<Chosen, Unreached> {
         let mut snapshots = self.snapshots.clone();
         let deadline = Instant::now() + self.limits.dial;
         loop {
@@ -295,7 +302,7 @@ impl Outbound {
         }
     }
 
-    fn pick(&self, tried: &[InstanceId]) -> Result<PickedInstance, Unreached> {
+    fn pick(&self, tried: &[InstanceId]) -> Result<Chosen, Unreached> {
         let compiled = self.upstreams.of(&self.snapshots.borrow());
         let called = compiled.get(&self.upstream.service).ok_or(Unreached::UnknownService)?;
         let destination = compiled.route_connection(called).map_err(Unreached::NoRoute)?;
@@ -303,7 +310,12 @@ impl Outbound {
         let port = destination.port.unwrap_or(&self.upstream.port);
         let reached = compiled.get(service).ok_or(Unreached::UnknownService)?;
         let picked = compiled.pick(service, &reached.service, destination.subset, port, None, tried);
-        picked.map_err(|none| match none {
+        let chosen = picked.map(|PickedInstance { endpoint, service, open }| Chosen {
+            target: endpoint.target(),
+            service: service.clone(),
+            open,
+        });
+        chosen.map_err(|none| match none {
             NoInstance::NoneKnown => Unreached::NoneHealthy,
             NoInstance::NoneWithPort { .. } => Unreached::NoneWithPort,
             NoInstance::OnlyCaller => Unreached::OnlyOurselves,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::transport::dial::Target;
 use postern_api::v1;
 use postern_ca::Trust;
 use postern_intentions::{Protocol, RuleSet};
@@ -162,6 +163,15 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Where it is dialled.
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            instance: self.instance.clone(),
+            address: self.address.clone(),
+            speaks_tunnel: self.transports.iter().any(|transport| transport == "tunnel"),
+        }
+    }
+
     /// Every sidecar accepts direct connections; one that lists its transports without `direct` says that it does not.
     pub(crate) fn speaks_direct(&self) -> bool {
         self.transports.is_empty() || self.transports.iter().any(|transport| transport == "direct")

@@ -20,7 +20,6 @@ use rand::Rng;
 use tokio::sync::Notify;
 
 use crate::snapshot::{Endpoint, PairVerdict, Snapshot, Upstream};
-use crate::transport::dial::Target;
 
 /// How often ejections end and success rates are judged, while there are any calls.
 const TICK: Duration = Duration::from_secs(1);
@@ -71,10 +70,10 @@ pub(crate) struct Service {
 }
 
 /// An instance that was picked for a call.
-pub(crate) struct PickedInstance {
-    pub(crate) target: Target,
+pub(crate) struct PickedInstance<'c> {
+    pub(crate) endpoint: &'c Endpoint,
     /// The service that it is an instance of: another one than was asked for where that has failed over.
-    pub(crate) service: ServiceName,
+    pub(crate) service: &'c ServiceName,
     pub(crate) open: OpenRequest,
 }
 
@@ -196,29 +195,21 @@ impl Compiled {
     }
 
     /// The instance that takes a call to `service`.
-    pub(crate) fn pick(
-        &self,
-        name: &ServiceName,
-        service: &Service,
+    pub(crate) fn pick<'c>(
+        &'c self,
+        name: &'c ServiceName,
+        service: &'c Service,
         subset: Option<&str>,
         port: &PortName,
         hash: Option<u64>,
         tried: &[InstanceId],
-    ) -> Result<PickedInstance, NoInstance> {
+    ) -> Result<PickedInstance<'c>, NoInstance> {
         let wanted = Wanted { subset, port, hash, tried };
         let others = |service: &ServiceName| Some(&self.services.get(service)?.service.targets);
         let now = Instant::now();
         let picked = service.targets.pick(&wanted, others, now, &mut rand::rng())?;
-        let failover = picked.failover.and_then(|failover| failover.service.clone());
-        Ok(PickedInstance {
-            target: Target {
-                instance: picked.instance.instance.clone(),
-                address: picked.instance.address.clone(),
-                speaks_tunnel: picked.instance.transports.iter().any(|transport| transport == "tunnel"),
-            },
-            service: failover.unwrap_or_else(|| name.clone()),
-            open: picked.open(now),
-        })
+        let failover = picked.failover.and_then(|failover| failover.service.as_ref());
+        Ok(PickedInstance { endpoint: picked.instance, service: failover.unwrap_or(name), open: picked.open(now) })
     }
 }
 
@@ -248,6 +239,6 @@ pub(crate) fn tell(service: &ServiceName, ejection: &Ejection) {
             };
             tracing::warn!(%service, %instance, why, seconds = lasts.as_secs_f64(), "an instance is ejected");
         }
-        Ejection::Returned { instance } => tracing::info!(%service, %instance, "an ejected instance is back"),
+        Ejection::Returned { instance } => tracing::info!(%service, %instance, "an ejected instance has returned"),
     }
 }

@@ -162,7 +162,11 @@ impl HttpInbound {
             version,
             inbound: self.clone(),
         });
-        let service = service_fn(move |request| connection.clone().request(request));
+        let service = service_fn(move |request| {
+            // At once: what is read behind it waits for its answer.
+            let active = connection.activity.request();
+            connection.clone().request(request, active)
+        });
         let serving = self.server.serve(wire, &activity, service);
         tokio::select! {
             biased;
@@ -183,8 +187,7 @@ pub(crate) enum HttpEnd {
 }
 
 impl PeerConnection {
-    async fn request(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Answer, Infallible> {
-        let active = self.activity.request();
+    async fn request(self: Arc<Self>, mut request: Request<Incoming>, active: Active) -> Result<Answer, Infallible> {
         let caller_upgrade = (request.version() == HttpVersion::HTTP_11 && request.headers().contains_key(header::UPGRADE))
             .then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();

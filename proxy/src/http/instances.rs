@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use postern_names::{InstanceId, PortName, ServiceName};
-use postern_traffic::Limit;
+use postern_names::{PortName, ServiceName};
+use postern_traffic::{InstanceStats, Limit};
 
 use super::pool::{Connect, Connected, Pool, PoolContext, Version};
 use super::wire::Wire;
@@ -14,19 +14,25 @@ use crate::connections::{Connections, Judgeable, What};
 use crate::metrics::{Direction, Metrics};
 pub(crate) use crate::outbound::Unreached;
 use crate::outbound::UpstreamSpec;
-use crate::snapshot::SnapshotSource;
+use crate::snapshot::{Endpoint, SnapshotSource};
 use crate::transport::dial::{DialError, Dialler, DiallerContext, Target};
 use crate::transport::tunnel::Reason;
 
-/// Which pool.
+/// Which pool. What is known of an instance is one object for as long as the instance is known, so its address stands for
+/// the instance: no name is compared for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Place {
-    service: ServiceName,
+    stats: usize,
     port: PortName,
-    instance: InstanceId,
-    /// An instance that has moved is another place.
-    address: String,
     version: Version,
+}
+
+/// The connections to one instance, while it stays where it is.
+struct Placed {
+    address: String,
+    pool: Arc<Pool<Instance>>,
+    /// As long as it is here, no other instance can have its place.
+    _stats: Arc<InstanceStats>,
 }
 
 /// Pools of one worker.
@@ -38,7 +44,7 @@ pub(crate) struct Instances {
     metrics: Arc<Metrics>,
     context: PoolContext,
     diallers: Mutex<HashMap<(ServiceName, PortName), Arc<Dialler>>>,
-    pools: Mutex<HashMap<Place, Arc<Pool<Instance>>>>,
+    pools: Mutex<HashMap<Place, Placed>>,
 }
 
 /// Dials one instance.
@@ -112,33 +118,28 @@ impl Instances {
     /// When the service has no valid TLS server name.
     pub(crate) fn pool(
         &self,
-        upstream: &UpstreamSpec,
-        target: &Target,
+        service: &ServiceName,
+        port: &PortName,
+        endpoint: &Endpoint,
+        stats: &Arc<InstanceStats>,
         version: Version,
-        room: &Arc<Limit>,
     ) -> Result<Arc<Pool<Instance>>, Unreached> {
-        let place = Place {
-            service: upstream.service.clone(),
-            port: upstream.port.clone(),
-            instance: target.instance.clone(),
-            address: target.address.clone(),
-            version,
-        };
+        let place = Place { stats: Arc::as_ptr(stats) as usize, port: port.clone(), version };
         let mut pools = self.pools.lock();
-        if let Some(pool) = pools.get(&place) {
-            return Ok(pool.clone());
+        if let Some(placed) = pools.get(&place).filter(|placed| placed.address == endpoint.address) {
+            return Ok(placed.pool.clone());
         }
         let instance = Instance {
-            dialler: self.dialler(upstream)?,
-            target: target.clone(),
+            dialler: self.dialler(&UpstreamSpec { service: service.clone(), port: port.clone() })?,
+            target: endpoint.target(),
             connections: self.connections.clone(),
             snapshots: self.snapshots.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
-            room: room.clone(),
+            room: stats.connections().clone(),
         };
         let pool = Pool::new(instance, version, self.context.clone());
-        pools.insert(place, pool.clone());
+        pools.insert(place, Placed { address: endpoint.address.clone(), pool: pool.clone(), _stats: stats.clone() });
         Ok(pool)
     }
 
@@ -160,9 +161,9 @@ impl Instances {
 
     /// Closes what nobody has used for a while.
     pub(crate) fn trim(&self) {
-        self.pools.lock().retain(|_, pool| {
-            pool.trim();
-            Arc::strong_count(pool) > 1 || !pool.is_empty()
+        self.pools.lock().retain(|_, placed| {
+            placed.pool.trim();
+            Arc::strong_count(&placed.pool) > 1 || !placed.pool.is_empty()
         });
     }
 }

@@ -7,7 +7,6 @@ use tokio::time::{Duration, timeout};
 use super::body::Body;
 use super::outbound::CallerConnection;
 use super::pool::Version;
-use crate::outbound::UpstreamSpec;
 use crate::upstreams::Compiled;
 
 /// A copy may take so long, answer included.
@@ -25,10 +24,9 @@ pub(super) fn send(caller: &CallerConnection, upstreams: &Compiled, mirror: &Mir
     let Some(called) = upstreams.get(&mirror.service) else { return };
     let port = &caller.outbound.upstream.port;
     let Ok(picked) = upstreams.pick(&mirror.service, &called.service, mirror.subset.as_deref(), port, None, &[]) else { return };
-    let spec = UpstreamSpec { service: picked.service, port: port.clone() };
     let version = Version::of(called.protocol);
-    let room = picked.open.stats().connections();
-    let Ok(pool) = caller.http().instances.pool(&spec, &picked.target, version, room) else { return };
+    let instances = &caller.http().instances;
+    let Ok(pool) = instances.pool(picked.service, port, picked.endpoint, picked.open.stats(), version) else { return };
     if super::inbound::speak(&mut copy, version, &mirror.service).is_err() {
         return;
     }

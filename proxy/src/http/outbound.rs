@@ -69,7 +69,11 @@ impl HttpOutbound {
             outbound: outbound.clone(),
             source,
         });
-        let service = service_fn(move |request| connection.clone().request(request));
+        let service = service_fn(move |request| {
+            // At once: what is read behind it waits for its answer.
+            let active = connection.activity.request();
+            connection.clone().request(request, active)
+        });
         self.server.serve(wire, &activity, service).await
     }
 }
@@ -83,8 +87,7 @@ impl CallerConnection {
         &self.outbound.upstream.service
     }
 
-    async fn request(self: Arc<Self>, mut request: Request<Incoming>) -> Result<Answer, Infallible> {
-        let active = self.activity.request();
+    async fn request(self: Arc<Self>, mut request: Request<Incoming>, active: Active) -> Result<Answer, Infallible> {
         let caller_upgrade = (request.version() == HttpVersion::HTTP_11 && request.headers().contains_key(header::UPGRADE))
             .then(|| hyper::upgrade::on(&mut request));
         let (head, body) = request.into_parts();

@@ -16,8 +16,8 @@ use parking_lot::Mutex;
 use postern_intentions::Protocol;
 use postern_traffic::{Breakers, Overloaded, Permit};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::body::{Body, BodyError};
@@ -72,10 +72,8 @@ pub(crate) struct Connected {
 #[derive(Clone)]
 pub(crate) struct PoolContext {
     pub(crate) limits: Arc<HttpLimits>,
-    /// Drives the connections.
+    /// Runs the streams of HTTP/2 connections, which end with these.
     pub(crate) tasks: TaskTracker,
-    /// Ends them.
-    pub(crate) ended: CancellationToken,
 }
 
 /// Connections to one place in one version of HTTP.
@@ -84,6 +82,8 @@ pub(crate) struct Pool<C> {
     version: Version,
     context: PoolContext,
     state: Arc<Mutex<Kept>>,
+    /// What drives the connections; they end with the pool.
+    driving: Mutex<JoinSet<()>>,
     /// One HTTP/2 connection is made at a time: those who wait share it.
     connecting: Semaphore,
 }
@@ -200,7 +200,14 @@ impl Lease {
 impl<C: Connect> Pool<C> {
     /// Without a connection yet.
     pub(crate) fn new(connect: C, version: Version, context: PoolContext) -> Arc<Self> {
-        Arc::new(Self { connect, version, context, state: Arc::default(), connecting: Semaphore::new(1) })
+        Arc::new(Self {
+            connect,
+            version,
+            context,
+            state: Arc::default(),
+            driving: Mutex::default(),
+            connecting: Semaphore::new(1),
+        })
     }
 
     /// Sends a request and waits for the head of its answer. The connection is held until the lease goes.
@@ -322,8 +329,9 @@ impl<C: Connect> Pool<C> {
         registered: Option<Registered>,
         permit: Option<Permit>,
     ) {
-        let ended = self.context.ended.clone();
-        self.context.tasks.spawn(async move {
+        let mut driving = self.driving.lock();
+        while driving.try_join_next().is_some() {}
+        driving.spawn(async move {
             let (mut registered, _permit) = (registered, permit);
             let closed = async {
                 match &mut registered {
@@ -333,7 +341,6 @@ impl<C: Connect> Pool<C> {
             };
             tokio::select! {
                 biased;
-                () = ended.cancelled() => {}
                 closed = closed => tracing::debug!(reason = closed.word(), "a pooled connection is closed"),
                 // Whoever waits for an answer hears why; a connection without a request may end as it likes.
                 _ = connection => {}
@@ -354,7 +361,12 @@ impl<C: Connect> Pool<C> {
     /// Whether it holds no connection.
     pub(crate) fn is_empty(&self) -> bool {
         let kept = self.state.lock();
-        kept.idle.is_empty() && kept.shared.is_empty()
+        let is_driving = {
+            let mut driving = self.driving.lock();
+            while driving.try_join_next().is_some() {}
+            !driving.is_empty()
+        };
+        kept.idle.is_empty() && kept.shared.is_empty() && !is_driving
     }
 }
 

@@ -18,7 +18,6 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +26,7 @@ use super::answer::Answer;
 use super::framing::{self, FramingError, Guard, Guarded};
 use super::limits::HttpLimits;
 use super::wire::Wire;
+use crate::connections::Kill;
 use crate::transport::tunnel::Reason;
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
@@ -42,7 +42,7 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// What an HTTP connection is doing, as its service and its driver share it.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
     started: Instant,
     /// When the last request ended, in milliseconds since `started`.
     ended: AtomicU64,
@@ -50,7 +50,7 @@ pub(crate) struct Activity {
     received: Arc<AtomicU64>,
     received_at_end: AtomicU64,
     /// Told when a request on it is denied while it is under way.
-    kill: Arc<Notify>,
+    kill: Arc<Kill>,
     /// What judges the framing of its HTTP/1 requests, while it is awake.
     guard: Mutex<Option<Guard>>,
 }
@@ -59,7 +59,7 @@ impl Activity {
     /// Of a connection over `wire` that has just begun.
     pub(crate) fn of(wire: &Wire) -> Arc<Self> {
         Arc::new(Self {
-            open: AtomicUsize::new(0),
+            open: Arc::default(),
             started: Instant::now(),
             ended: AtomicU64::new(0),
             received: wire.received(),
@@ -76,7 +76,7 @@ impl Activity {
     }
 
     /// What ends the whole connection at once.
-    pub(crate) fn kill(&self) -> Arc<Notify> {
+    pub(crate) fn kill(&self) -> Arc<Kill> {
         self.kill.clone()
     }
 
@@ -232,19 +232,25 @@ impl Server {
             ..framing::Limits::default()
         };
         let (guarded, guard) = Guarded::new(wire, of_framing);
+        let guarded = guarded.patient_while(activity.open.clone());
         *activity.guard.lock() = Some(guard.clone());
         let mut connection = builder.serve_connection(TokioIo::new(guarded), service).with_upgrades();
-        let (mut killed, mut stopping) = (pin!(activity.kill.notified()), pin!(self.stopping.cancelled()));
+        let mut stopping = pin!(self.stopping.cancelled());
+        let mut seen = None;
         let mut ticks = interval_at(Instant::now() + limits.drowsy, limits.drowsy);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = false;
         let ended = poll_fn(|cx| {
-            if killed.as_mut().poll(cx).is_ready() {
+            if activity.kill.poll_told(cx).is_ready() {
                 return Poll::Ready(Some(Ended::Revoked));
             }
-            if !draining && stopping.as_mut().poll(cx).is_ready() {
-                draining = true;
-                Pin::new(&mut connection).graceful_shutdown();
+            // Looked at when it was not the caller who woke this: asking takes a lock.
+            let received = activity.received.load(Ordering::Relaxed);
+            if seen.replace(received) == Some(received) || seen.is_none() {
+                if !draining && stopping.as_mut().poll(cx).is_ready() {
+                    draining = true;
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
             }
             match Pin::new(&mut connection).poll(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Some(Ended::Closed)),

@@ -24,7 +24,6 @@ use super::outbound::CallerConnection;
 use super::pool::{Cause, Failure, Version};
 use super::replay::Replay;
 use crate::metrics::Judged;
-use crate::outbound::UpstreamSpec;
 use crate::upstreams::{Called, Compiled};
 
 /// The default of `timeouts.request`, which does not count for gRPC: a call without a deadline has none.
@@ -288,16 +287,15 @@ impl<'t> Tries<'t> {
                 return Err(unreached(none.to_string()));
             }
         };
-        let instance = picked.target.instance.clone();
-        let spec = UpstreamSpec { service: picked.service.clone(), port: port.clone() };
-        let pool =
-            match self.caller.http().instances.pool(&spec, &picked.target, request.version, picked.open.stats().connections()) {
-                Ok(pool) => pool,
-                Err(error) => {
-                    request.first = Some(next);
-                    return Err(unreached(error.to_string()));
-                }
-            };
+        let instance = picked.endpoint.instance.clone();
+        let instances = &self.caller.http().instances;
+        let pool = match instances.pool(picked.service, port, picked.endpoint, picked.open.stats(), request.version) {
+            Ok(pool) => pool,
+            Err(error) => {
+                request.first = Some(next);
+                return Err(unreached(error.to_string()));
+            }
+        };
         let next = expecting(next, request.version);
         exchange.reached(instance.clone());
         exchange.open_on(picked.open);
@@ -315,6 +313,10 @@ impl<'t> Tries<'t> {
                 exchange.carried_by(lease);
                 Ok(answer)
             }
+            Err(Failure::Connect(Unreached::Overloaded(overloaded), unsent) | Failure::Overloaded(overloaded, unsent)) => {
+                request.first = Some(*unsent);
+                Err(Failed { outcome: Some(Outcome::Overloaded), refusal: Refusal::Unavailable, because: overloaded.to_string() })
+            }
             Err(Failure::Connect(error, unsent)) => {
                 request.first = Some(*unsent);
                 Err(unreached(error_text(&instance, &error)))
@@ -322,10 +324,6 @@ impl<'t> Tries<'t> {
             Err(Failure::Unsent(error, unsent)) => {
                 request.first = Some(*unsent);
                 Err(unreached(format!("{instance}: {error}")))
-            }
-            Err(Failure::Overloaded(overloaded, unsent)) => {
-                request.first = Some(*unsent);
-                Err(unreached(overloaded.to_string()))
             }
             Err(Failure::Sent(error)) => Err(self.sent_and_failed(&instance, &error)),
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
@@ -68,6 +68,8 @@ pub struct Guarded<T> {
     held: Vec<u8>,
     given: usize,
     passed: usize,
+    /// How many requests are being answered; a refusal waits until there is none.
+    answering: Option<Arc<AtomicUsize>>,
     /// Runs while a head is there in part.
     head_deadline: Option<Pin<Box<Sleep>>>,
 }
@@ -78,7 +80,17 @@ impl<T> Guarded<T> {
         let shared = Arc::new(Shared::default());
         let framing = Framing::new(limits);
         let guard = Guard(shared.clone());
-        (Self { socket, framing, shared, held: Vec::new(), given: 0, passed: 0, head_deadline: None }, guard)
+        (Self { socket, framing, shared, held: Vec::new(), given: 0, passed: 0, answering: None, head_deadline: None }, guard)
+    }
+
+    /// Lets requests that have passed be answered before the refusal of what came behind them is told: while `answering` is
+    /// not 0. hyper reads again when it has answered, so nothing has to wake it.
+    pub fn patient_while(self, answering: Arc<AtomicUsize>) -> Self {
+        Self { answering: Some(answering), ..self }
+    }
+
+    fn is_answering(&self) -> bool {
+        self.answering.as_ref().is_some_and(|answering| answering.load(Ordering::Relaxed) > 0)
     }
 
     /// The socket.
@@ -209,6 +221,16 @@ impl<T: AsyncRead + Unpin> Guarded<T> {
 impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        match this.poll_judged(context, buffer) {
+            Poll::Ready(Err(_)) if this.shared.refusal.get().is_some() && this.is_answering() => Poll::Pending,
+            read => read,
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Guarded<T> {
+    fn poll_judged(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self;
         if buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
