@@ -253,6 +253,20 @@ async fn a_small_buffer_is_given_a_head_in_parts() {
 }
 
 #[tokio::test]
+async fn a_guard_may_be_followed_by_another_between_requests_alone() {
+    let (mut client, socket) = tokio::io::duplex(1024);
+    let (mut guarded, _guard) = Guarded::new(socket, Limits::default());
+    let mut buffer = [0; 256];
+    assert!(guarded.is_between_requests());
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na").await.unwrap();
+    guarded.read(&mut buffer).await.unwrap();
+    assert!(!guarded.is_between_requests());
+    client.write_all(b"bGET / HT").await.unwrap();
+    assert_eq!(guarded.read(&mut buffer).await.unwrap(), 1);
+    assert!(guarded.is_between_requests());
+}
+
+#[tokio::test]
 async fn the_error_of_a_read_carries_the_reason() {
     let (mut client, socket) = tokio::io::duplex(1024);
     let (mut guarded, guard) = Guarded::new(socket, Limits::default());

@@ -108,6 +108,12 @@ impl<T> Guarded<T> {
         (self.socket, self.held.split_off(self.given.min(self.held.len())))
     }
 
+    /// Whether what was read so far ends with a whole request, or with the beginning of the head of the next. Only then may
+    /// another guard go on with the socket and what is held back: it would take the rest of a body for a request.
+    pub fn is_between_requests(&self) -> bool {
+        self.framing.is_between_requests() && self.framing.refusal().is_none()
+    }
+
     /// Judges what is held back from `given` on, and says so outside.
     fn judge_held(&mut self) -> io::Result<()> {
         let judged = self.framing.feed(&self.held[self.given..]);

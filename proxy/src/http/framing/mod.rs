@@ -166,6 +166,11 @@ impl Framing {
         self.expects == Part::Head && !held.is_empty() && !b"\r\n".starts_with(held)
     }
 
+    /// Whether the next byte begins a head or goes on with one.
+    pub fn is_between_requests(&self) -> bool {
+        self.expects == Part::Head
+    }
+
     /// Whether everything passes.
     pub fn is_transparent(&self) -> bool {
         self.expects == Part::Transparent
