@@ -78,7 +78,7 @@ pub enum JwksError {
     #[error("there is no key set yet")]
     Absent,
     /// Longer than [`super::MOST_JWKS_BYTES`].
-    #[error("the key set is longer than 256 KiB")]
+    #[error("the key set is longer than 64 KiB")]
     TooLong,
     /// Not a JSON object with an array `keys` (RFC 7517 §5).
     #[error("this is no JSON Web Key Set: {why}; give an object with an array named keys")]

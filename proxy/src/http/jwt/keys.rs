@@ -2,16 +2,17 @@
 
 use aws_lc_rs::signature::{ParsedPublicKey, RsaPublicKeyComponents};
 use data_encoding::BASE64URL_NOPAD;
+use postern_traffic::settings::JWKS_LIMIT;
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 use super::error::{JwksError, JwtError, KeyError, SkippedKey};
 use super::json::{self, JsonError};
 
-/// Most bytes of a key set.
-pub const MOST_JWKS_BYTES: usize = 256 * 1024;
+/// Most bytes of a key set: what the control plane takes.
+pub const MOST_JWKS_BYTES: usize = JWKS_LIMIT;
 /// Most keys of a set: a token without `kid` is tried with each that fits.
-pub const MOST_KEYS: usize = 32;
+pub const MOST_KEYS: usize = 64;
 
 /// The keys of a set that can verify tokens, each once for each algorithm that it may be used with.
 #[derive(Debug)]
