@@ -5,6 +5,7 @@ mod authority;
 mod compile;
 mod decide;
 mod frames;
+mod framing;
 mod handshake;
 mod metrics;
 mod path;
@@ -12,6 +13,7 @@ mod records;
 mod requests;
 mod rules;
 mod snapshot;
+mod tokens;
 mod traffic;
 mod verification;
 
@@ -26,6 +28,8 @@ criterion_group!(
     handshake::bench,
     verification::bench,
     frames::bench,
+    framing::bench,
+    tokens::bench,
     records::bench,
     snapshot::bench,
     metrics::bench,
