@@ -4,7 +4,9 @@
 //! The fuzz targets call these; `tests/corpora.rs` of the root package includes this file and calls them with every
 //! file of `corpus/`, so that each `cargo test` replays what fuzzing has found.
 
+mod framing;
 mod hello;
+pub mod jwt;
 mod path;
 pub mod proof;
 mod records;
@@ -37,7 +39,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
+pub use framing::http1_framing;
 pub use hello::client_hello;
+pub use jwt::jwt;
 pub use path::path;
 pub use proof::{judge_proof, proof};
 pub use records::{record, record_conversation};
@@ -70,6 +74,8 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("record", record),
     ("record_conversation", record_conversation),
     ("path", path),
+    ("http1_framing", http1_framing),
+    ("jwt", jwt),
 ];
 
 /// The moment at which the certificates of the corpus are judged: 2026-01-01T00:30:00Z.

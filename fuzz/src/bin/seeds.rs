@@ -8,15 +8,21 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use data_encoding::HEXLOWER;
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use postern_api::{convert, v1};
 use postern_ca::{Authority, CertificateDer, EnrolmentToken, PrivateKey, Request, Serial, Subject, Svid, TrustBundle};
 use postern_fuzz::proof::{CHALLENGE, CLIENT_LEAF, SERVER_LEAF};
-use postern_fuzz::{NOW, datacenter, trust_domain};
+use postern_fuzz::{NOW, datacenter, jwt, trust_domain};
 use postern_intentions::{DefaultPolicy, Intention, file};
 use postern_proxy::state::{StoredLane, StoredSnapshot};
 use postern_proxy::transport::bare::{Bound, End, prove};
 use prost::Message;
+use serde_json::json;
+use smuggling::Verdict;
+
+#[path = "../../../proxy/tests/smuggling/mod.rs"]
+mod smuggling;
 
 const INTENTIONS: &str = r#"default: deny
 intentions:
@@ -65,6 +71,8 @@ fn main() {
     client_hellos();
     tunnels();
     records();
+    framings();
+    signed_tokens();
 }
 
 fn intentions() -> Vec<Intention> {
@@ -385,4 +393,33 @@ fn records() {
             seed(target, name, parts.concat());
         }
     }
+}
+
+/// One case of the corpus for each verdict, and every case that passes.
+fn framings() {
+    let mut seen = std::collections::HashSet::new();
+    for (name, bytes, verdict) in smuggling::CASES {
+        if !matches!(verdict, Verdict::Refused(word, _) if !seen.insert(*word)) {
+            seed("http1_framing", &name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-"), [&[7], *bytes].concat());
+        }
+    }
+}
+
+fn signed_tokens() {
+    let key = Ed25519KeyPair::generate().expect("a key");
+    let base64 = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+    let point = base64(key.public_key().as_ref());
+    let jwks =
+        json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": point, "kid": "a", "use": "sig"}, {"kty": "oct", "k": "AA"}]});
+    let until = NOW.as_secs() + 600;
+    let claims = json!({"iss": jwt::ISSUER, "aud": [jwt::AUDIENCE], "exp": until, "nbf": 1, "iat": 1.5, "x": {"y": [null]}});
+    for (name, header) in
+        [("good", r#"{"alg":"EdDSA","kid":"a"}"#), ("none", r#"{"alg":"none"}"#), ("twice", r#"{"alg":"none","alg":"EdDSA"}"#)]
+    {
+        let message = format!("{}.{}", base64(header.as_bytes()), base64(claims.to_string().as_bytes()));
+        let signature = base64(key.sign(message.as_bytes()).as_ref());
+        seed("jwt", name, format!("{message}.{signature}\n{jwks}"));
+    }
+    let rsa = json!({"keys": [{"kty": "RSA", "n": base64(&[0xff; 256]), "e": "AQAB", "alg": "PS256"}]});
+    seed("jwt", "rsa", format!("eyJhbGciOiJQUzI1NiJ9.e30.AA\n{rsa}"));
 }
