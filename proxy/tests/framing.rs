@@ -259,7 +259,7 @@ async fn a_guard_may_be_followed_by_another_between_requests_alone() {
     let mut buffer = [0; 256];
     assert!(guarded.is_between_requests());
     client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na").await.unwrap();
-    guarded.read(&mut buffer).await.unwrap();
+    assert_eq!(guarded.read(&mut buffer).await.unwrap(), 48);
     assert!(!guarded.is_between_requests());
     client.write_all(b"bGET / HT").await.unwrap();
     assert_eq!(guarded.read(&mut buffer).await.unwrap(), 1);
