@@ -7,6 +7,8 @@ mod server;
 #[path = "smuggling/mod.rs"]
 mod smuggling;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use naive::requests;
@@ -264,6 +266,27 @@ async fn a_guard_may_be_followed_by_another_between_requests_alone() {
     client.write_all(b"bGET / HT").await.unwrap();
     assert_eq!(guarded.read(&mut buffer).await.unwrap(), 1);
     assert!(guarded.is_between_requests());
+}
+
+/// What a read gives within a moment of paused time, while one request is being answered.
+async fn read_while_answering(bytes: &[u8], reads: usize) -> Option<std::io::Result<usize>> {
+    let (mut client, socket) = tokio::io::duplex(1024);
+    let (guarded, _guard) = Guarded::new(socket, Limits::default());
+    let mut guarded = guarded.patient_while(Arc::new(AtomicUsize::new(1)));
+    client.write_all(bytes).await.unwrap();
+    let mut buffer = [0; 256];
+    for _ in 1..reads {
+        assert!(guarded.read(&mut buffer).await.unwrap() > 0);
+    }
+    tokio::time::timeout(Duration::from_secs(60), guarded.read(&mut buffer)).await.ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_head_waits_for_the_answers_before_it_and_a_refused_body_does_not() {
+    let head = read_while_answering(b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/9\r\n", 2).await;
+    assert!(head.is_none(), "{head:?}");
+    let body = read_while_answering(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 2).await;
+    assert!(matches!(body, Some(Err(_))), "{body:?}");
 }
 
 #[tokio::test]

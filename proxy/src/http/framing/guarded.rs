@@ -84,13 +84,15 @@ impl<T> Guarded<T> {
     }
 
     /// Lets requests that have passed be answered before the refusal of what came behind them is told: while `answering` is
-    /// not 0. hyper reads again when it has answered, so nothing has to wake it.
+    /// not 0. hyper reads again when it has answered, so nothing has to wake it. A refusal inside a body waits for nothing:
+    /// the request that it belongs to is not whole, and its answer may wait for the rest.
     pub fn patient_while(self, answering: Arc<AtomicUsize>) -> Self {
         Self { answering: Some(answering), ..self }
     }
 
-    fn is_answering(&self) -> bool {
-        self.answering.as_ref().is_some_and(|answering| answering.load(Ordering::Relaxed) > 0)
+    fn is_answering_whole_requests(&self) -> bool {
+        self.framing.is_between_requests()
+            && self.answering.as_ref().is_some_and(|answering| answering.load(Ordering::Relaxed) > 0)
     }
 
     /// The socket.
@@ -228,7 +230,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Guarded<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match this.poll_judged(context, buffer) {
-            Poll::Ready(Err(_)) if this.shared.refusal.get().is_some() && this.is_answering() => Poll::Pending,
+            Poll::Ready(Err(_)) if this.shared.refusal.get().is_some() && this.is_answering_whole_requests() => Poll::Pending,
             read => read,
         }
     }
