@@ -246,11 +246,10 @@ impl Server {
             }
             // Looked at when it was not the caller who woke this: asking takes a lock.
             let received = activity.received.load(Ordering::Relaxed);
-            if seen.replace(received) == Some(received) || seen.is_none() {
-                if !draining && stopping.as_mut().poll(cx).is_ready() {
-                    draining = true;
-                    Pin::new(&mut connection).graceful_shutdown();
-                }
+            let is_woken_otherwise = seen.replace(received).is_none_or(|before| before == received);
+            if is_woken_otherwise && !draining && stopping.as_mut().poll(cx).is_ready() {
+                draining = true;
+                Pin::new(&mut connection).graceful_shutdown();
             }
             match Pin::new(&mut connection).poll(cx) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Some(Ended::Closed)),
