@@ -348,4 +348,86 @@ mod tests {
         }
         assert!(log.denied.windows.lock().len() <= MOST_WINDOWS + 1);
     }
+
+    fn written(emit: impl FnOnce(&Sink)) -> serde_json::Map<String, serde_json::Value> {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = lines.clone();
+        emit(&Sink::new(LineFormat::Json, Arc::new(move |line: &[u8]| kept.lock().extend_from_slice(line))));
+        serde_json::from_slice(&lines.lock()).expect("one JSON object")
+    }
+
+    fn connection() -> serde_json::Map<String, serde_json::Value> {
+        let record = Record {
+            direction: Direction::Inbound,
+            source: "web",
+            destination: "api",
+            instance: "api-1",
+            port: "main",
+            address: None,
+            judged: Some(Judged::Allow),
+            because: "default (allow)".into(),
+            bytes_in: 1,
+            bytes_out: 2,
+            duration: Duration::from_millis(3),
+            reason: "closed",
+        };
+        written(|sink| record.emit(sink))
+    }
+
+    fn request() -> serde_json::Map<String, serde_json::Value> {
+        let record = RequestRecord {
+            direction: Direction::Inbound,
+            source: "web",
+            destination: "api",
+            instance: "api-1",
+            port: "main",
+            address: None,
+            judged: Some(Judged::Allow),
+            because: &Decider::Words("default (allow)".into()),
+            method: "POST",
+            path: "/shop.Cart/Add",
+            status: Some(200),
+            grpc_status: Some(0),
+            bytes_in: 1,
+            bytes_out: 2,
+            duration: Duration::from_millis(3),
+            reason: "answered",
+            trace: Some(Trace { id: 1, parent: 2, span: 3, is_sampled: true }),
+        };
+        written(|sink| record.emit(sink))
+    }
+
+    const DOCUMENTED: &str = include_str!("../../../docs/access-log.md");
+
+    #[test]
+    fn every_field_is_documented_and_every_documented_field_is_written() {
+        let (connection, request) = (connection(), request());
+        let mut documented = Vec::new();
+        for row in DOCUMENTED.lines().filter_map(|line| line.strip_prefix("| `")) {
+            let Some((name, rest)) = row.split_once("` | ") else { continue };
+            match rest.split(" | ").next() {
+                Some("both") => assert!(connection.contains_key(name) && request.contains_key(name), "{name}"),
+                Some("request") => assert!(!connection.contains_key(name) && request.contains_key(name), "{name}"),
+                _ => continue,
+            }
+            documented.push(name);
+        }
+        for name in connection.keys().chain(request.keys()) {
+            assert!(documented.contains(&name.as_str()), "docs/access-log.md does not tell of {name}");
+        }
+    }
+
+    #[test]
+    fn the_documented_lines_have_the_fields_that_are_written() {
+        let lines: Vec<_> = DOCUMENTED.lines().filter(|line| line.starts_with('{')).collect();
+        assert_eq!(lines.len(), 3);
+        for line in lines {
+            let line: serde_json::Map<String, serde_json::Value> = serde_json::from_str(line).expect("JSON");
+            let written = if line["message"] == "request" { request() } else { connection() };
+            let kept: Vec<_> = written.keys().filter(|name| line.contains_key(*name)).collect();
+            assert_eq!(line.keys().collect::<Vec<_>>(), kept, "in this order");
+            let left_out: Vec<_> = written.keys().filter(|name| !line.contains_key(*name)).collect();
+            assert!(left_out.iter().all(|name| ["grpc_status", "trace", "status"].contains(&name.as_str())), "{left_out:?}");
+        }
+    }
 }
