@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use postern_proxy::state::StateDir;
 use serde_json::{Value, json};
 
-use crate::support::{Carriage, Ended, Mesh, Process, connect, converse, eventually, free_port, is_closed, over_every_tunnel};
+use crate::support::{
+    Carriage, Ended, Mesh, Process, SvidFiles, connect, converse, eventually, free_port, is_closed, over_every_tunnel,
+};
 
 /// Key updates that the client makes: every other one asks for one of ours.
 const UPDATES: u64 = 100;
@@ -19,46 +20,6 @@ const UPDATES: u64 = 100;
 const WORDS: u64 = (32 << 20) / 8;
 
 over_every_tunnel!(openssl_updates_keys_while_data_flows_both_ways, envoy_calls_as_a_service_of_the_mesh);
-
-/// The SVID of a service, as files that others read.
-struct Files {
-    leaf: PathBuf,
-    chain: PathBuf,
-    key: PathBuf,
-    bundle: PathBuf,
-    /// Under which the service that is called goes.
-    name: String,
-}
-
-impl Files {
-    /// Of an instance that enrolled and runs no more.
-    fn of(mesh: &Mesh, service: &str) -> Self {
-        let mut sidecar = mesh.call(service, &["api"]);
-        sidecar.kill_hard();
-        let state = StateDir::open(&mesh.path(&format!("state-{}", sidecar.id)), &sidecar.id.parse().unwrap()).unwrap();
-        let enrolment = state.enrolment().unwrap().expect("it has enrolled");
-        let pem = |command: &str, der: &[u8]| {
-            let file = mesh.path("one.der");
-            std::fs::write(&file, der).unwrap();
-            let output = Command::new("openssl").args([command, "-inform", "der", "-in"]).arg(&file).output().unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8(output.stdout).unwrap()
-        };
-        let certificates: Vec<_> = enrolment.svid.chain().iter().map(|certificate| pem("x509", certificate)).collect();
-        let write = |name: &str, text: String| {
-            let path = mesh.path(name);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        Self {
-            leaf: write("leaf.pem", certificates[0].clone()),
-            chain: write("chain.pem", certificates.concat()),
-            key: write("key.pem", pem("pkey", &enrolment.svid.key().to_pkcs8())),
-            bundle: write("bundle.pem", enrolment.bundle.to_pem()),
-            name: format!("api.{}", enrolment.svid.id().trust_domain()),
-        }
-    }
-}
 
 /// Sends numbered lines without a pause until its caller has said its last, and checks that those of the caller are in order.
 struct Talker {
@@ -121,7 +82,7 @@ struct OpenSsl {
 }
 
 impl OpenSsl {
-    fn connect(inbound: &str, files: &Files) -> Self {
+    fn connect(inbound: &str, files: &SvidFiles) -> Self {
         let mut command = Command::new("openssl");
         command.args(["s_client", "-connect", inbound, "-servername", &files.name, "-tls1_3", "-quiet", "-no_ign_eof"]);
         command.arg("-cert").arg(&files.leaf).arg("-cert_chain").arg(&files.chain).arg("-key").arg(&files.key);
@@ -171,7 +132,7 @@ fn openssl_updates_keys_while_data_flows_both_ways(carriage: Carriage) {
     let talker = Talker::start();
     let mesh = Mesh::over(carriage);
     let api = mesh.serve("api", &talker.address);
-    let files = Files::of(&mesh, "web");
+    let files = SvidFiles::of(&mesh, "web");
     mesh.allow("web", "api");
     let mut openssl = OpenSsl::connect(api.inbound.as_deref().unwrap(), &files);
 
@@ -206,7 +167,7 @@ fn envoy() -> PathBuf {
 }
 
 /// Envoy with one listener on `port`, whose connections it carries to `inbound` as the SVID in `files`.
-fn envoy_settings(port: u16, inbound: &str, files: &Files) -> Value {
+fn envoy_settings(port: u16, inbound: &str, files: &SvidFiles) -> Value {
     let kind = |name: &str| format!("type.googleapis.com/envoy.extensions.{name}");
     let socket_address = |address: &str| {
         let (host, port) = address.rsplit_once(':').unwrap();
@@ -254,7 +215,7 @@ fn envoy_calls_as_a_service_of_the_mesh(carriage: Carriage) {
             std::thread::spawn(move || matches!(stream.peek(&mut [0]), Ok(1)).then(|| converse(&stream, WORDS)));
         }
     });
-    let files = Files::of(&mesh, "web");
+    let files = SvidFiles::of(&mesh, "web");
     let port = free_port();
     let settings = mesh.path("envoy.json");
     std::fs::write(&settings, envoy_settings(port, api.inbound.as_deref().unwrap(), &files).to_string()).unwrap();

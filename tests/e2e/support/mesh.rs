@@ -172,6 +172,27 @@ impl Mesh {
         self.sidecar(service, &format!("{service}-1"), &["--local", local])
     }
 
+    /// A sidecar in front of `local`, which speaks `protocol`.
+    pub fn serve_as(&self, service: &str, protocol: &str, local: &str) -> Sidecar {
+        self.sidecar(service, &format!("{service}-1"), &["--local", local, "--protocol", protocol])
+    }
+
+    /// Puts intentions in force beside those that are there already.
+    #[track_caller]
+    pub fn apply(&self, intentions: &str) {
+        let file = self.path("intentions.yaml");
+        std::fs::write(&file, intentions).unwrap();
+        self.meshctl(&["intention", "apply", "-f", &file.display().to_string(), "--merge", "--yes", "--wait", "20s"]);
+    }
+
+    /// Puts settings of services in force beside those that are there already.
+    #[track_caller]
+    pub fn set(&self, settings: &str) {
+        let file = self.path("settings.yaml");
+        std::fs::write(&file, settings).unwrap();
+        self.meshctl(&["service", "config", "apply", "-f", &file.display().to_string(), "--yes", "--wait", "20s"]);
+    }
+
     /// A sidecar that only calls `upstreams`.
     pub fn call(&self, service: &str, upstreams: &[&str]) -> Sidecar {
         let mut options = Vec::new();

@@ -2,18 +2,22 @@
 
 mod carriage;
 mod host;
+mod http;
 mod mesh;
 mod process;
 mod sequence;
+mod svid;
 mod terminal;
 mod traffic;
 
 pub use carriage::{Carriage, DIRECT_IN_PLACE, DIRECT_RUSTLS, TUNNEL_IN_PLACE, TUNNEL_RUSTLS};
 pub(crate) use carriage::{over_every_carriage, over_every_tunnel};
 pub use host::{Host, link};
+pub use http::{Pair, Service, curl, run_script, script};
 pub use mesh::{Mesh, Sidecar};
 pub use process::{Process, eventually, free_port};
 pub use sequence::{Ended, converse, receive, send};
+pub use svid::SvidFiles;
 pub use terminal::Terminal;
 pub use traffic::{EchoServer, connect, http_get, is_closed, say};
 
