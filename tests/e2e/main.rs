@@ -1,5 +1,6 @@
 //! Real processes of the real binary, with real clients and servers.
 
+mod balance;
 mod bulk;
 mod calls;
 mod command_line;
@@ -27,6 +28,7 @@ mod postgres;
 mod prometheus;
 mod redis;
 mod rotation;
+mod routing;
 mod run_command;
 mod run_ends;
 mod service_config;
