@@ -36,6 +36,7 @@ fn texts() -> [String; 2] {
     proxy.proof_refused("bad_signature");
     proxy.token_refused("expired");
     proxy.tunnel_violated("silent");
+    proxy.spans_dropped("queue_full", 1);
     proxy.handshake_done(Direction::Inbound, Duration::ZERO);
     proxy.handshake_failed(Direction::Inbound, "not_tls");
 

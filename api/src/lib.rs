@@ -9,6 +9,12 @@ pub mod v1 {
     tonic::include_proto!("postern.v1");
 }
 
+/// What is said to a receiver of traces (OTLP), generated from `proto/opentelemetry`.
+#[allow(missing_docs, rust_2018_idioms, clippy::all)]
+pub mod otlp {
+    tonic::include_proto!("opentelemetry");
+}
+
 pub mod codec;
 pub mod convert;
 pub mod http;

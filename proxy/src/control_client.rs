@@ -4,7 +4,7 @@
 //! and written to disk, and only then acknowledged: an acknowledged deny survives kill -9. After the goodbye the stream
 //! stays open until the last connection was drained, so that a deny closes those too.
 
-mod backoff;
+pub(crate) mod backoff;
 pub mod dial;
 pub mod health;
 mod publisher;

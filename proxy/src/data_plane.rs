@@ -29,6 +29,7 @@ use crate::inbound::Inbound;
 use crate::limits::Admission;
 use crate::outbound::Outbound;
 use crate::snapshot::SnapshotSource;
+use crate::spans::SpanSink;
 use crate::transport::accept::Acceptor;
 use crate::transport::dial::{Dialler, DiallerContext};
 use crate::transport::tunnel::{Budgets, PeerTunnels, TunnelLimits, Tunnels};
@@ -80,6 +81,8 @@ pub struct DataPlaneConfig {
     pub limits: Limits,
     /// Where connections are logged.
     pub access_log: AccessLog,
+    /// Where spans of requests go.
+    pub spans: Option<SpanSink>,
     /// Where connections are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -165,6 +168,7 @@ impl DataPlaneConfig {
             record_layer: self.record_layer,
             limits: self.limits.clone(),
             access_log: self.access_log.clone(),
+            spans: self.spans.clone(),
             metrics: self.metrics.clone(),
         })
     }
@@ -290,6 +294,7 @@ fn spawn_listeners(
             clock: config.clock.clone(),
             limits: config.limits.clone(),
             log: config.access_log.clone(),
+            spans: config.spans.clone(),
             metrics: config.metrics.clone(),
             stopping: (*stopping).clone(),
             http: HttpOutbound { server: server.clone(), instances: instances.clone(), mirrors: mirrors.clone() },
@@ -312,6 +317,7 @@ fn spawn_listeners(
             snapshots: config.snapshots.clone(),
             clock: config.clock.clone(),
             log: config.access_log.clone(),
+            spans: config.spans.clone(),
             metrics: config.metrics.clone(),
             server: Server { limits: Arc::new(server.limits.with_room_for_a_sidecar()), ..server.clone() },
             locals: Locals::new(config.locals.clone(), config.limits.local_dial, pools.clone()),

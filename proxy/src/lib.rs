@@ -20,6 +20,7 @@ pub mod outbound;
 pub mod settings;
 pub mod sidecar;
 pub mod snapshot;
+pub mod spans;
 pub mod state;
 pub mod status;
 pub mod transport;

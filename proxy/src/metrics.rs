@@ -99,6 +99,7 @@ pub struct Metrics {
     requests: IntCounterVec,
     request_seconds: HistogramVec,
     tunnel_violations: IntCounterVec,
+    spans_dropped: IntCounterVec,
     process: ProcessMetrics,
     peers: Mutex<HashMap<ServiceName, Arc<PeerSeries>>>,
     other: Arc<PeerSeries>,
@@ -215,6 +216,7 @@ impl Metrics {
                 "Tunnels ended because the peer did not keep to the protocol.",
                 &["reason"],
             )?,
+            spans_dropped: counter("postern_spans_dropped_total", "Spans of requests that were not delivered.", &["reason"])?,
             active,
             tunnels,
             handshake_seconds,
@@ -287,6 +289,11 @@ impl Metrics {
     /// Counts a tunnel that ended because the peer did not keep to the protocol; `reason` is a word of a fixed list.
     pub fn tunnel_violated(&self, reason: &'static str) {
         self.tunnel_violations.with_label_values(&[reason]).inc();
+    }
+
+    /// Counts spans that were not delivered; `reason` is a word of a fixed list.
+    pub fn spans_dropped(&self, reason: &'static str, spans: u64) {
+        self.spans_dropped.with_label_values(&[reason]).inc_by(spans);
     }
 
     /// Notes how long a handshake took.

@@ -25,6 +25,7 @@ use crate::limits::Limits;
 use crate::local::LocalStream;
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
 use crate::snapshot::{PairVerdict, Snapshot, SnapshotSource};
+use crate::spans::SpanSink;
 use crate::transport::dial::{DialError, Dialler, Target};
 use crate::transport::tunnel::Reason;
 use crate::transport::{Stream, listen};
@@ -86,6 +87,7 @@ pub(crate) struct Outbound {
     pub(crate) clock: Arc<Clock>,
     pub(crate) limits: Limits,
     pub(crate) log: AccessLog,
+    pub(crate) spans: Option<SpanSink>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stopping: CancellationToken,
     pub(crate) http: HttpOutbound,

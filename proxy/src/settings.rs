@@ -14,6 +14,8 @@ use zeroize::Zeroizing;
 
 pub use crate::transport::{RecordLayerKind, TransportMode};
 
+pub use crate::spans::OtlpUrl;
+
 pub use crate::access_log::{LineFormat, LogMode as AccessLogMode, Sink};
 
 /// Everything that a sidecar is told at its start.
@@ -57,6 +59,8 @@ pub struct Settings {
     pub access_log_sample: Percent,
     /// Where those lines go.
     pub access_log_sink: Sink,
+    /// `--otlp`: where spans of requests are sent; `None`: nowhere.
+    pub otlp: Option<OtlpUrl>,
     /// `--meta`: labels of the instance.
     pub meta: BTreeMap<String, String>,
     /// `--locality`: REGION or REGION/ZONE; empty: not told.
@@ -97,6 +101,7 @@ impl Settings {
             access_log: AccessLogMode::default(),
             access_log_sample: Percent::ALL,
             access_log_sink: Sink::default(),
+            otlp: None,
             meta: BTreeMap::new(),
             locality: String::new(),
             max_connections: 10_000,

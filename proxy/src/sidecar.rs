@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -30,12 +31,15 @@ use crate::local::LocalTarget;
 use crate::metrics::Metrics;
 use crate::outbound::{UpstreamListener, UpstreamSpec};
 use crate::settings::{Address, Settings, TokenSource, host_name};
+use crate::spans;
 use crate::state::{Enrolment, StateDir, StateError};
 use crate::status::{Stage, Status};
 use data_threads::DataThreads;
 
 /// Files that are kept for everything but connections.
 const OTHER_FILES: u64 = 1_000;
+/// How long the last spans may take to be delivered at shutdown.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 /// Where a sidecar can be reached, as `--print-addresses` shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -315,6 +319,8 @@ impl Claimed {
         let locals = locals(&self.settings)?;
         let instance = self.instance(&locals)?;
         let Self { settings, state, clock, status, metrics, dialler, inbound, upstreams, inside, warnings, mut tasks, .. } = self;
+        let of = (&settings.service, &settings.id);
+        let spans = settings.otlp.clone().map(|url| spans::queue(url, of, metrics.clone()));
         let data = DataPlaneConfig {
             service: settings.service.clone(),
             trust_domain,
@@ -331,8 +337,11 @@ impl Claimed {
             record_layer: settings.record_layer,
             limits: limits(&settings),
             access_log: AccessLog::new(settings.access_log, settings.access_log_sample, settings.access_log_sink.clone()),
+            spans: spans.as_ref().map(|(sink, _)| sink.clone()),
             metrics: metrics.clone(),
         };
+        // From here on the threads that carry traffic hold the queue: it ends with them.
+        let exporter = spans.map(|(_, exporter)| tokio::spawn(exporter.run()));
         let data = DataThreads::start(settings.workers, data).await?;
         inside.send_replace(Some(Inside { svid: svid.clone(), known: publisher.known() }));
         tell_start(&status, &metrics, &enrolment, &publisher, &instance);
@@ -364,7 +373,7 @@ impl Claimed {
         };
         let control = tokio::spawn(control.run());
         tasks.spawn(identity.keep_fresh(enrolment, svid, trust, tls));
-        Ok(Running { settings, state, clock, status, data, control, goodbye, has_left, drained, tasks })
+        Ok(Running { settings, state, clock, status, data, exporter, control, goodbye, has_left, drained, tasks })
     }
 
     fn instance(&self, locals: &BTreeMap<PortName, LocalTarget>) -> Result<Instance, ProxyError> {
@@ -395,6 +404,7 @@ struct Running {
     clock: Arc<Clock>,
     status: Status,
     data: DataThreads,
+    exporter: Option<JoinHandle<()>>,
     control: JoinHandle<Result<(), ProxyError>>,
     goodbye: watch::Sender<Option<String>>,
     has_left: watch::Receiver<bool>,
@@ -431,7 +441,7 @@ impl Running {
     /// Deregisters, waits for what the shutdown waits for, drains. The control stream ends last: until the last
     /// connection is closed, a deny has to close it.
     async fn stop(self, stopping: Shutdown) {
-        let Self { settings, state, status, data, control, goodbye, mut has_left, drained, mut tasks, .. } = self;
+        let Self { settings, state, status, data, exporter, control, goodbye, mut has_left, drained, mut tasks, .. } = self;
         tracing::info!(reason = stopping.reason, "leaving the mesh");
         status.tell(|facts| facts.stage = Stage::Stopping);
         goodbye.send_replace(Some(stopping.reason));
@@ -439,6 +449,11 @@ impl Running {
         let deregistered = async { has_left.wait_for(|left| *left).await.is_ok() };
         let (_, ()) = tokio::join!(deregistered, stopping.until);
         data.drain(settings.drain).await;
+        if let Some(exporter) = exporter
+            && tokio::time::timeout(LAST_SPANS, exporter).await.is_err()
+        {
+            tracing::warn!("the last spans were not delivered in time");
+        }
         drained.cancel();
         if let Ok(Err(error)) = control.await {
             tracing::warn!(%error, "the goodbye was not said");

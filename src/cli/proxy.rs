@@ -8,7 +8,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use postern_intentions::Protocol;
 use postern_names::{InstanceId, ServiceName};
-use postern_proxy::settings::{Address, Advertise, LocalSetting, Percent, RecordLayerKind, TransportMode, UpstreamSetting};
+use postern_proxy::settings::{
+    Address, Advertise, LocalSetting, OtlpUrl, Percent, RecordLayerKind, TransportMode, UpstreamSetting,
+};
 
 use super::LogArgs;
 use crate::duration;
@@ -137,6 +139,9 @@ pub struct ProxyArgs {
     /// How many of a hundred allowed connections and requests get a line; denials always do.
     #[arg(long, value_name = "PERCENT", default_value = "100", value_parser = percent)]
     pub access_log_sample: Percent,
+    /// Sends a span of each sampled HTTP request there, by OTLP over HTTP; http only, and without a path to /v1/traces.
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<OtlpUrl>,
     /// Told to the control plane with the instance.
     #[arg(long, value_name = "K=V")]
     pub meta: Vec<MetaArg>,

@@ -118,6 +118,7 @@ pub fn settings(args: &ProxyArgs, data_dir: &Path) -> Result<Settings, Failure> 
         AccessLogWord::Denied => AccessLogMode::Denied,
         AccessLogWord::Off => AccessLogMode::Off,
     };
+    settings.otlp = args.otlp.clone();
     settings.meta = meta(args)?;
     settings.locality = args.locality.clone().unwrap_or_default();
     if args.probe < LEAST_PROBE {

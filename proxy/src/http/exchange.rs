@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant as StdInstant};
+use std::time::{Duration, Instant as StdInstant, SystemTime};
 
 use bytes::{Buf, Bytes};
 use http::header::RETRY_AFTER;
@@ -25,6 +25,7 @@ use super::trace::Trace;
 use crate::access_log::{AccessLog, RequestRecord};
 use crate::connections::{Closed, Registered};
 use crate::metrics::{Direction, Judged, RequestMetrics};
+use crate::spans::{Span, SpanSink, bounded};
 use crate::upstreams;
 
 /// What all requests on one connection have in common.
@@ -34,6 +35,7 @@ pub(crate) struct Side {
     pub(crate) port: PortName,
     pub(crate) address: Option<SocketAddr>,
     pub(crate) log: AccessLog,
+    pub(crate) spans: Option<SpanSink>,
 }
 
 /// Who decided, for the log.
@@ -323,6 +325,30 @@ impl Exchange {
 }
 
 impl Exchange {
+    fn span(&self, trace: Trace, took: Duration, reason: &'static str) -> Span {
+        let ended = SystemTime::now();
+        Span {
+            trace,
+            begun: ended.checked_sub(took).unwrap_or(ended),
+            ended,
+            direction: self.side.direction,
+            source: self.side.source.clone(),
+            destination: self.destination.clone(),
+            instance: self.instance.clone(),
+            port: self.side.port.clone(),
+            address: self.side.address,
+            method: bounded(self.method.as_str()),
+            // The query may hold secrets.
+            path: bounded(self.target.as_ref().map_or("", PathAndQuery::path)),
+            is_grpc: self.language == Language::Grpc,
+            status: self.status.map(|status| status.as_u16()),
+            grpc_status: self.grpc_status,
+            judged: self.judged,
+            because: self.because.clone(),
+            reason,
+        }
+    }
+
     /// What the end says of the instance.
     fn end_try(&mut self) {
         let Some(mut open) = self.open.take() else { return };
@@ -373,6 +399,11 @@ impl Drop for Exchange {
             reason,
             trace: self.trace,
         });
+        if let Some(spans) = &self.side.spans
+            && let Some(trace) = self.trace.filter(|trace| trace.is_sampled)
+        {
+            spans.send(self.span(trace, took, reason));
+        }
         // Only now is it gone for those who wait until everything that is denied has ended.
         self.registered = None;
     }

@@ -41,6 +41,7 @@ use crate::connections::{Connections, Judgeable, Registered, What};
 use crate::local::LocalTarget;
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics, RequestMetrics};
 use crate::snapshot::SnapshotSource;
+use crate::spans::SpanSink;
 use crate::transport::Stream;
 
 /// The HTTP half of what other services reach.
@@ -52,6 +53,7 @@ pub(crate) struct HttpInbound {
     pub(crate) snapshots: SnapshotSource,
     pub(crate) clock: Arc<Clock>,
     pub(crate) log: AccessLog,
+    pub(crate) spans: Option<SpanSink>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) server: Server,
     pub(crate) locals: Locals,
@@ -151,6 +153,7 @@ impl HttpInbound {
             port: judgeable.port.clone(),
             address: Some(address),
             log: self.log.clone(),
+            spans: self.spans.clone(),
         };
         let connection = Arc::new(PeerConnection {
             side: Arc::new(side),
@@ -194,7 +197,11 @@ impl PeerConnection {
         let mut exchange = Exchange::begin(self.side.clone(), self.metrics.clone(), self.inbound.service.clone(), &head);
         let answer = match self.may_it(&head, &mut exchange) {
             Ok(forward) => self.forward(head, body, forward, exchange, caller_upgrade, active).await,
-            Err(refused) => self.refuse(&mut exchange, refused.0, &refused.1),
+            Err(refused) => {
+                // It goes nowhere, so nothing is written into it.
+                exchange.is_part_of(Trace::of(&head.headers, &mut rand::rng()));
+                self.refuse(&mut exchange, refused.0, &refused.1)
+            }
         };
         Ok(answer)
     }

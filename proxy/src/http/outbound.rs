@@ -61,6 +61,7 @@ impl HttpOutbound {
             port: outbound.upstream.port.clone(),
             address: None,
             log: outbound.log.clone(),
+            spans: outbound.spans.clone(),
         };
         let connection = Arc::new(CallerConnection {
             side: Arc::new(side),

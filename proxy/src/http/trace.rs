@@ -25,18 +25,23 @@ impl Trace {
     /// Goes on with the trace that a request is part of, or starts one, and writes what the next one reads. A header that is
     /// not valid, or there twice, starts a new trace (§3.2.3 and §4.3).
     pub(crate) fn carry(headers: &mut HeaderMap, rng: &mut impl Rng) -> Self {
-        let mut values = headers.get_all(&TRACEPARENT).iter();
-        let sent = values.next().filter(|_| values.next().is_none()).and_then(|value| read(value.as_bytes()));
-        let span = rng.random_range(1..=u64::MAX);
-        let trace = match sent {
-            Some((id, parent, is_sampled)) => Self { id, parent, span, is_sampled },
-            // Whether a new trace is recorded, who records it decides.
-            None => Self { id: rng.random_range(1..=u128::MAX), parent: 0, span, is_sampled: true },
-        };
+        let trace = Self::of(headers, rng);
         if let Ok(value) = HeaderValue::try_from(trace.to_string()) {
             headers.insert(TRACEPARENT, value);
         }
         trace
+    }
+
+    /// The same, with nothing written.
+    pub(crate) fn of(headers: &HeaderMap, rng: &mut impl Rng) -> Self {
+        let mut values = headers.get_all(&TRACEPARENT).iter();
+        let sent = values.next().filter(|_| values.next().is_none()).and_then(|value| read(value.as_bytes()));
+        let span = rng.random_range(1..=u64::MAX);
+        match sent {
+            Some((id, parent, is_sampled)) => Self { id, parent, span, is_sampled },
+            // Whether a new trace is recorded, who records it decides.
+            None => Self { id: rng.random_range(1..=u128::MAX), parent: 0, span, is_sampled: true },
+        }
     }
 }
 

@@ -380,6 +380,7 @@ impl Mesh {
             record_layer: self.carried.record_layer,
             limits: parts.limits,
             access_log: AccessLog::new(LogMode::All, Percent::ALL, Sink::default()),
+            spans: None,
             metrics: metrics.clone(),
         })
         .await;
