@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use postern_api::http::{AppliedServiceConfig, ApplyServiceConfigRequest, Written};
 use postern_names::{PortName, ServiceName};
+use postern_traffic::RoutingError;
 use postern_traffic::settings::{Fault, JwksSource};
 use postern_traffic::{JwtProvider, ServiceSettings};
 use serde_json::json;
@@ -47,6 +48,9 @@ pub enum ConfigError {
         /// Everything that is wrong.
         faults: Vec<Fault>,
     },
+    /// Together with what is stored, requests would be sent round in circles.
+    #[error(transparent)]
+    Circle(RoutingError),
     /// Nothing of that name is stored.
     #[error("{0} has no settings")]
     NoSettings(ServiceName),
@@ -128,6 +132,9 @@ impl ServiceConfigs {
             }
             let sidecars = self.sidecars.list();
             let plan = self.mirror.read(|view| Plan::of(view, &request, &sidecars));
+            if let Some(circle) = plan.circle.clone() {
+                return Err(ConfigError::Circle(circle));
+            }
             if let Some(named) = plan.named.clone() {
                 return Err(named.into());
             }

@@ -216,6 +216,30 @@ async fn a_head_that_trickles_is_refused_after_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn every_head_has_its_own_time() {
+    let (mut client, socket) = tokio::io::duplex(1024);
+    let (mut guarded, guard) = Guarded::new(socket, Limits::default());
+    let trickle = async {
+        for _ in 0..3 {
+            client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            client.write_all(b"Host: a\r\n\r\n").await.unwrap();
+        }
+        std::future::pending::<()>().await;
+    };
+    let read = async {
+        for _ in 0..3 {
+            assert_eq!(guarded.read(&mut [0; 64]).await.unwrap(), 27);
+        }
+    };
+    tokio::select! {
+        () = read => {}
+        () = trickle => unreachable!(),
+    }
+    assert_eq!(guard.refusal(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_quiet_connection_is_not_slow() {
     let (mut client, socket) = tokio::io::duplex(1024);
     let (mut guarded, guard) = Guarded::new(socket, Limits::default());

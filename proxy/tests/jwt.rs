@@ -421,6 +421,7 @@ fn a_token_is_found_where_the_provider_says() {
         ["a", "b", "c"]
     );
     assert_eq!(find(&[query], &[], None), none);
+    assert_eq!(find(&[TokenPlace::Query("a b".into())], &[], Some("a+b=c&a%20b=d&a%2=e&a%zzb=f")), ["c", "d"]);
     assert_eq!(find(&[header("no header", "")], &[], None), none);
 }
 

@@ -16,6 +16,7 @@ mod http_headers;
 mod http_limits;
 mod http_live;
 mod https;
+mod jwt;
 mod kills;
 mod lifecycle;
 mod lossy_link;

@@ -82,6 +82,7 @@ impl From<ConfigError> for ApiError {
         let text = error.to_string();
         match error {
             ConfigError::Faults { .. } => Self::bad_request(text).hint("`meshctl service config validate FILE` names the lines"),
+            ConfigError::Circle(_) => Self::bad_request(text).hint("break the circle in one of these services"),
             ConfigError::NoSettings(_) | ConfigError::NoProvider(_) => {
                 Self::not_found(text).hint("`meshctl service config show` shows those that there are")
             }

@@ -6,7 +6,8 @@ use postern_api::http::{AppliedServiceConfig, ApplyServiceConfigRequest, Differe
 use postern_api::understanding::takes_settings;
 use postern_intentions::Party;
 use postern_names::{PortName, ServiceName};
-use postern_traffic::{JwtProvider, ServiceSettings};
+use postern_traffic::route::check_hops;
+use postern_traffic::{JwtProvider, RoutingError, ServiceSettings};
 
 use super::{Concerned, ConfigError};
 use crate::mirror::{View, providers_in};
@@ -22,6 +23,8 @@ pub(super) struct Plan {
     pub(super) unreadable_removed: Vec<ServiceName>,
     /// A provider that would go although intentions name it.
     pub(super) named: Option<Named>,
+    /// Services that would send requests round in circles.
+    pub(super) circle: Option<RoutingError>,
     base_revision: u64,
     not_understood_by: Vec<String>,
     notes: Vec<String>,
@@ -40,6 +43,20 @@ impl From<Named> for ConfigError {
     }
 }
 
+/// A way on which requests would be sent on for ever, by the settings as they would be.
+fn circle(
+    current: &BTreeMap<ServiceName, &ServiceSettings>,
+    wanted: &BTreeMap<ServiceName, &ServiceSettings>,
+    replace: bool,
+) -> Option<RoutingError> {
+    let after = |service: &ServiceName| match wanted.get(service) {
+        Some(settings) => Some(*settings),
+        None if replace => None,
+        None => current.get(service).copied(),
+    };
+    current.keys().chain(wanted.keys()).find_map(|service| check_hops(service, after).err())
+}
+
 impl Plan {
     /// The difference between what is stored and what the request wants.
     pub(super) fn of(view: &View, request: &ApplyServiceConfigRequest, sidecars: &[SidecarStatus]) -> Self {
@@ -47,6 +64,7 @@ impl Plan {
         let current = stored.services.iter().map(|(name, (record, _))| (name.clone(), &record.settings)).collect();
         let wanted = request.file.services.iter().map(|settings| (settings.service.clone(), settings)).collect();
         let services = difference(&current, &wanted, request.replace);
+        let circle = circle(&current, &wanted, request.replace);
         let current = stored.providers.iter().map(|(name, (record, _))| (name.clone(), &record.provider)).collect();
         let wanted_providers = request.file.jwt_providers.iter().map(|provider| (provider.name.clone(), provider)).collect();
         let providers = difference(&current, &wanted_providers, request.replace);
@@ -59,6 +77,7 @@ impl Plan {
             unreadable: replaced.into_iter().chain(unreadable_removed.iter().cloned()).collect(),
             unreadable_removed,
             named,
+            circle,
             base_revision: view.revision,
             not_understood_by: Vec::new(),
             notes: Vec::new(),

@@ -134,6 +134,20 @@ async fn a_fault_is_refused_whole_and_every_one_is_named() {
 }
 
 #[tokio::test]
+async fn services_that_would_send_each_other_round_in_circles_are_refused() {
+    let house = House::new().await;
+    let leading = |from: &str, to: &str| {
+        let mut settings = settings(from, 1);
+        settings.split = vec![Split { weight: Percent::ALL, service: Some(to.parse().unwrap()), subset: None }];
+        settings
+    };
+    house.apply(file(vec![leading("web", "api")])).await.unwrap();
+    let refused = house.apply(file(vec![leading("api", "web")])).await;
+    assert!(matches!(refused, Err(ConfigError::Circle(_))), "{refused:?}");
+    assert_eq!(house.attempts("api"), None);
+}
+
+#[tokio::test]
 async fn deleted_settings_are_gone_and_what_never_was_is_not_found() {
     let house = House::new().await;
     house.apply(file(vec![settings("api", 2)])).await.unwrap();

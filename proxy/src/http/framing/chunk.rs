@@ -84,7 +84,7 @@ fn after_quoted(mut bytes: &[u8]) -> Result<&[u8], FramingError> {
         bytes = match bytes {
             [b'"', rest @ ..] => return Ok(rest),
             [b'\\', escaped, rest @ ..] if may_be_quoted(escaped) => rest,
-            [byte, rest @ ..] if *byte != b'\\' && may_be_quoted(byte) => rest,
+            [byte, rest @ ..] if may_be_quoted(byte) => rest,
             _ => return Err(FramingError::ChunkExtension),
         };
     }
