@@ -13,8 +13,24 @@ use futures_util::task::AtomicWaker;
 use http::{Request, StatusCode, header};
 use tokio::time::Sleep;
 
+use super::body::Body;
+use super::pool::Version;
+
 /// A service that says nothing gets the body all the same after so long, as callers do it.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A request whose body waits until the service asks for it, where it says so. HTTP/2 knows no such thing here.
+pub(crate) fn expecting(mut request: Request<Body>, version: Version) -> Request<Body> {
+    if !request.headers().contains_key(header::EXPECT) {
+        return request;
+    }
+    if version == Version::Http2 {
+        request.headers_mut().remove(header::EXPECT);
+        return request;
+    }
+    let gate = Gate::of(&mut request);
+    request.map(|body| body.behind(gate))
+}
 
 /// Holds a body back.
 pub(crate) struct Gate {

@@ -4,6 +4,7 @@ use http_body_util::BodyExt;
 use postern_traffic::settings::Mirror;
 use tokio::time::{Duration, timeout};
 
+use super::authority::speak;
 use super::body::Body;
 use super::outbound::CallerConnection;
 use super::pool::Version;
@@ -27,7 +28,7 @@ pub(super) fn send(caller: &CallerConnection, upstreams: &Compiled, mirror: &Mir
     let version = Version::of(called.protocol);
     let instances = &caller.http().instances;
     let Ok(pool) = instances.pool(picked.service, port, picked.endpoint, picked.open.stats(), version) else { return };
-    if super::inbound::speak(&mut copy, version, &mirror.service).is_err() {
+    if speak(&mut copy, version, &mirror.service).is_err() {
         return;
     }
     let breakers = called.service.breakers.clone();

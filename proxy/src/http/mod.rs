@@ -5,6 +5,7 @@
 //! other with a connection out of a `pool`.
 
 pub(crate) mod answer;
+mod authority;
 pub(crate) mod body;
 pub(crate) mod exchange;
 mod expect;

@@ -15,10 +15,10 @@ use postern_traffic::RequestHead;
 use tokio::sync::Semaphore;
 
 use super::answer::{Answer, Refusal};
+use super::authority::check_authority;
 use super::body::Body;
 use super::exchange::{Decider, Exchange, Side};
 use super::headers::{self, DENIED, OVERLOADED};
-use super::inbound::check_authority;
 use super::instances::{Instances, Unreached};
 use super::serve::{Active, Activity, Ended, Server};
 use super::trace::Trace;

@@ -15,10 +15,11 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
 use super::answer::{Language, Refusal};
+use super::authority::{address, authority_of};
 use super::body::{Body, Sent};
 use super::exchange::{Decider, Exchange};
+use super::expect::expecting;
 use super::headers::Said;
-use super::inbound::{address, authority_of, expecting};
 use super::instances::Unreached;
 use super::outbound::CallerConnection;
 use super::pool::{Cause, Failure, Version};

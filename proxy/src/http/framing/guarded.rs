@@ -58,7 +58,7 @@ impl Guard {
 ///
 /// The reader sees a head when it is whole, never its beginning, so the time that a head may take is kept here and the
 /// reader's own time-out is one for idleness. A reader that looks for the end of the connection while it answers a
-/// request (hyper unless `half_close` is set) meets the refusal of the next one then, and gives up the answer.
+/// request, as hyper does, would meet the refusal of the next one then and give up the answer: [`Self::patient_while`].
 #[derive(Debug)]
 pub struct Guarded<T> {
     socket: T,
