@@ -10,6 +10,15 @@ use postern_names::PortName;
 
 use crate::http::{DecideRequest, Decided};
 
+/// What decides how a call to a service is judged, beside the intentions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CalledService {
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// What its settings say of unusual paths.
+    pub paths: PathSettings,
+}
+
 /// An HTTP request that somebody asks about. It carries no verified token.
 #[derive(Debug)]
 pub struct AskedRequest {
@@ -51,16 +60,9 @@ impl AskedRequest {
         }))
     }
 
-    fn request(&self) -> Request<'_> {
+    fn request(&self, paths: PathSettings) -> Request<'_> {
         let host = self.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
-        Request {
-            method: &self.method,
-            target: &self.target,
-            host,
-            headers: &self.headers,
-            tokens: &self.tokens,
-            paths: PathSettings::default(),
-        }
+        Request { method: &self.method, target: &self.target, host, headers: &self.headers, tokens: &self.tokens, paths }
     }
 }
 
@@ -69,11 +71,12 @@ pub fn judge(
     rules: &RuleSet,
     asked: &DecideRequest,
     request: Option<&AskedRequest>,
-    protocol: Protocol,
+    called: CalledService,
     now: SystemTime,
 ) -> Decided {
+    let CalledService { protocol, paths } = called;
     let main = PortName::main();
-    let request = request.filter(|_| protocol != Protocol::Tcp).map(AskedRequest::request);
+    let request = request.filter(|_| protocol != Protocol::Tcp).map(|request| request.request(paths));
     let port = asked.port.as_ref().unwrap_or(&main);
     let (source, destination) = (&asked.source, &asked.destination);
     let call = Call { source, destination, port, protocol, request: request.as_ref() };
@@ -99,7 +102,7 @@ pub fn judge(
 mod tests {
     use std::sync::Arc;
 
-    use postern_intentions::{DefaultPolicy, Entry, EntryContent, file};
+    use postern_intentions::{DefaultPolicy, DoubleSlash, EncodedSlash, Entry, EntryContent, file};
 
     use super::*;
 
@@ -122,7 +125,32 @@ mod tests {
     }
 
     fn answer(rules: &RuleSet, asked: &DecideRequest, protocol: Protocol) -> Decided {
-        judge(rules, asked, AskedRequest::of(asked).unwrap().as_ref(), protocol, SystemTime::UNIX_EPOCH)
+        answer_of(rules, asked, CalledService { protocol, ..CalledService::default() })
+    }
+
+    fn answer_of(rules: &RuleSet, asked: &DecideRequest, called: CalledService) -> Decided {
+        judge(rules, asked, AskedRequest::of(asked).unwrap().as_ref(), called, SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn a_path_is_judged_as_the_settings_of_the_service_say() {
+        let rules = rules("[{action: deny, path_prefix: /admin}, {action: allow, path_prefix: /}]");
+        let of = |encoded_slash, double_slash| PathSettings { encoded_slash, double_slash };
+        let shipped = PathSettings::default();
+        let keep = of(EncodedSlash::Keep, DoubleSlash::Keep);
+        for (paths, path, allowed, forwarded) in [
+            (shipped, "/queues/%2F/x", false, None),
+            (of(EncodedSlash::Keep, DoubleSlash::Collapse), "/queues/%2F/x", true, None),
+            (of(EncodedSlash::Keep, DoubleSlash::Collapse), "/admin%2fx", false, None),
+            (shipped, "/a//b", true, Some("/a/b")),
+            (of(EncodedSlash::Refuse, DoubleSlash::Keep), "/a//b", true, None),
+            (of(EncodedSlash::Refuse, DoubleSlash::Keep), "//admin/x", false, None),
+            (keep, "/a//%2F", true, None),
+        ] {
+            let called = CalledService { protocol: Protocol::Http, paths };
+            let decided = answer_of(&rules, &asked(None, Some(path), &[]), called);
+            assert_eq!((decided.allowed, decided.forwarded.as_deref()), (allowed, forwarded), "{path} {paths:?}: {decided:?}");
+        }
     }
 
     #[test]

@@ -93,6 +93,10 @@ pub struct CallArgs {
     /// Judge by this file instead of asking the control plane.
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// With --file: the settings of services, as `meshctl service config` takes them; what DST speaks and how its paths are
+    /// judged [default: those of a service without settings].
+    #[arg(long, value_name = "FILE", requires = "file")]
+    pub service_config: Option<PathBuf>,
 }
 
 /// What `meshctl intention` can do.

@@ -1,6 +1,6 @@
 //! `meshctl service`: services and their instances.
 
-mod config;
+pub mod config;
 
 use std::time::Duration;
 

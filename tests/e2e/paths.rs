@@ -238,3 +238,85 @@ fn a_path_that_is_judged_is_forwarded_as_it_was_judged() {
         assert!(forwarded.contains(&wanted.into()), "{wanted}: {forwarded:?}");
     }
 }
+
+/// Paths that settings of the service make a difference for, and others that they must not let through.
+const UNUSUAL: &[&str] = &[
+    "/queues/%2F/x",
+    "/queues/%2f/x",
+    "/queues/%5C/x",
+    "/signed//x",
+    "/signed///x//",
+    "//signed/x",
+    "/mixed//%2Fx",
+    "/plain/x",
+    "/admin%2Fx",
+    "/admin%2f",
+    "/admin%5Cx",
+    "/%2Fadmin/x",
+    "/x%2f..%2fadmin/x",
+    "/x/..%2Fadmin/x",
+    "/%2e%2e%2fadmin",
+    "//admin/x",
+    "/admin//x",
+    "/x//..//admin/x",
+    "/x//../../admin/x",
+    "/x/..;//admin/x",
+    "/x%2F..;%2Fadmin/x",
+];
+
+/// The path that reaches the service, where one does: as `check` says of the control plane, and as it says of files.
+fn foretold(pair: &Pair, path: &str, files: [&str; 2]) -> Option<String> {
+    let asked = ["intention", "check", "web", "api", "--path", path, "-o", "json"];
+    let of_files = ["--file", files[0], "--service-config", files[1]];
+    let answers = [asked.to_vec(), [&asked[..], &of_files[..]].concat()].map(|arguments| {
+        let answer: Value = serde_json::from_slice(&pair.mesh.run(&arguments).stdout).unwrap();
+        let forwarded = answer["forwarded"].as_str().unwrap_or(path).to_owned();
+        (answer["allowed"] == true).then_some(forwarded)
+    });
+    assert_eq!(answers[0], answers[1], "{path}: the control plane and the files");
+    answers[0].clone()
+}
+
+#[test]
+fn paths_pass_as_the_settings_of_the_service_say_and_check_says_so_before() {
+    let pair = Pair::start("http", |mesh| Service::start(mesh, "http_service.py"));
+    pair.permit(POLICIES[0]);
+    let intentions = pair.mesh.path("intentions.yaml").display().to_string();
+    let settings = pair.mesh.path("settings.yaml").display().to_string();
+    let mut seen_with = Vec::new();
+    for said in [
+        "encoded_slash: refuse, double_slash: collapse",
+        "encoded_slash: keep",
+        "double_slash: keep",
+        "encoded_slash: keep, double_slash: keep",
+    ] {
+        pair.mesh.set(&format!("services: [{{service: api, timeouts: {{request: 14s}}, {said}}}]\n"));
+        let foretold: Vec<_> = UNUSUAL.iter().map(|path| foretold(&pair, path, [&intentions, &settings])).collect();
+        let before = pair.service.requests().len();
+        let answers = ask(&pair, UNUSUAL);
+        let reached = pair.service.requests().split_off(before);
+        for ((path, statuses), foretold) in UNUSUAL.iter().zip(answers).zip(&foretold) {
+            let passes = statuses.map(|status| [200, 404].contains(&status));
+            assert_eq!(passes, [foretold.is_some(); 2], "{said}: {path} is {statuses:?}");
+        }
+        // Over HTTP/1 and over HTTP/2, one after the other.
+        let seen: Vec<_> = reached.iter().map(|request| request["path"].as_str().unwrap().to_owned()).collect();
+        let wanted: Vec<_> = foretold.into_iter().flatten().flat_map(|path| [path.clone(), path]).collect();
+        assert_eq!(seen, wanted, "{said}");
+        assert!(!seen.iter().any(|path| resolutions(path).iter().any(|resolved| is_denied(resolved))), "{said}: {seen:?}");
+        seen_with.push(seen);
+    }
+    let [shipped, slashes, doubles, both] = &seen_with[..] else { unreachable!("four settings") };
+    let has = |seen: &[String], path: &str| seen.iter().any(|one| one == path);
+    for (path, is_seen) in [
+        ("/queues/%2F/x", [false, true, false, true]),
+        // An escape is written in upper case, as everywhere.
+        ("/queues/%2f/x", [false; 4]),
+        ("/signed//x", [false, false, true, true]),
+        ("/signed///x//", [false, false, true, true]),
+        ("/mixed//%2Fx", [false, false, false, true]),
+        ("/plain/x", [true; 4]),
+    ] {
+        assert_eq!([shipped, slashes, doubles, both].map(|seen| has(seen, path)), is_seen, "{path}");
+    }
+}

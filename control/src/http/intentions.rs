@@ -8,9 +8,10 @@ use axum::{Extension, Json};
 use postern_api::http::{
     Applied, ApplyRequest, DecideRequest, Decided, DefaultRequest, Intentions, SetRequest, StoredIntention, Written,
 };
-use postern_api::question::{AskedRequest, judge};
+use postern_api::question::{AskedRequest, CalledService, judge};
 use postern_intentions::{PairKey, Party, Protocol};
 use postern_names::ServiceName;
+use postern_traffic::ServiceSettings;
 use serde::Deserialize;
 
 use super::error::ApiError;
@@ -97,15 +98,21 @@ pub(super) async fn set_default(
 /// `POST /v1/decide`
 pub(super) async fn decide(State(api): Shared, Input(request): Input<DecideRequest>) -> Result<Json<Decided>, ApiError> {
     let asked = AskedRequest::of(&request).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    let (rules, protocol, mut notes) = api.mirror.read(|view| {
+    let (rules, called, mut notes) = api.mirror.read(|view| {
         let rules = view.rules_of_pair(&request.source, &request.destination);
-        (rules, view.protocol(&request.destination), notes(view, &request))
+        (rules, called_service(view, &request.destination), notes(view, &request))
     });
-    if asked.is_some() && protocol == Protocol::Tcp {
+    if asked.is_some() && called.protocol == Protocol::Tcp {
         notes.push(format!("{} is tcp: its connections are judged, not requests on them", request.destination));
     }
     notes.extend(behind(&api.sidecars.list(), &request.destination));
-    Ok(Json(Decided { notes, ..judge(&rules, &request, asked.as_ref(), protocol, SystemTime::now()) }))
+    Ok(Json(Decided { notes, ..judge(&rules, &request, asked.as_ref(), called, SystemTime::now()) }))
+}
+
+/// What the sidecars of a service are told of it. Settings that cannot be read count for nothing there either.
+fn called_service(view: &View, service: &ServiceName) -> CalledService {
+    let paths = view.settings.of(service).map(ServiceSettings::paths).unwrap_or_default();
+    CalledService { protocol: view.protocol(service), paths }
 }
 
 fn notes(view: &View, request: &DecideRequest) -> Vec<String> {

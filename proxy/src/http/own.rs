@@ -57,11 +57,10 @@ impl Own {
             tracing::warn!(service = %settings.service, %error, "the rate limits of the service are not understood; none counts");
             RateLimits::none()
         });
-        let paths = PathSettings { encoded_slash: settings.encoded_slash, double_slash: settings.double_slash };
         let (verifiers, errors) = Verifiers::compile(providers.iter().map(|known| (&known.provider, known.jwks.as_str())));
         for (provider, error) in errors {
             tracing::warn!(%provider, %error, "the keys of a JWT provider cannot be used; what asks for its tokens is denied");
         }
-        Self { settings: settings.clone(), providers: providers.clone(), verifiers, paths, limits }
+        Self { settings: settings.clone(), providers: providers.clone(), verifiers, paths: settings.paths(), limits }
     }
 }

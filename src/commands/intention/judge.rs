@@ -6,12 +6,15 @@ use std::time::{Duration, SystemTime};
 
 use hyper::Method;
 use postern_api::http::{DecideRequest, Decided};
-use postern_api::question::{AskedRequest, judge as judge_by_rules};
+use postern_api::question::{AskedRequest, CalledService, judge as judge_by_rules};
 use postern_intentions::{Entry, EntryContent, Protocol, RuleSet};
+use postern_names::ServiceName;
+use postern_traffic::ServiceSettings;
 
 use super::file;
 use crate::cli::intention::CallArgs;
 use crate::client::Client;
+use crate::commands::service;
 use crate::outcome::{Answer, Failure, Outcome};
 use crate::output::{Output, Tone, plain};
 use crate::terminal;
@@ -37,7 +40,7 @@ pub async fn explain(output: &Output, call: CallArgs) -> Outcome {
 async fn judge(call: CallArgs) -> Result<Decided, Failure> {
     let request = request(&call);
     match &call.file {
-        Some(path) => judge_by_file(&request, path),
+        Some(path) => judge_by_file(&request, path, call.service_config.as_deref()),
         None => Client::find().await?.call(Method::POST, "/v1/decide", Some(&request), Duration::ZERO).await,
     }
 }
@@ -56,13 +59,25 @@ fn request(call: &CallArgs) -> DecideRequest {
     }
 }
 
-fn judge_by_file(request: &DecideRequest, path: &Path) -> Result<Decided, Failure> {
+fn judge_by_file(request: &DecideRequest, path: &Path, settings: Option<&Path>) -> Result<Decided, Failure> {
+    if settings == Some(path) && path == Path::new("-") {
+        return Err(Failure::new("--file and --service-config cannot both be stdin").cure("write one of them to a file"));
+    }
+    let settings = settings.map(|path| settings_in(path, &request.destination)).transpose()?.flatten();
     let file = file::read(path)?;
     let entry = |intention| Entry { revision: 0, content: EntryContent::Understood(Arc::new(intention)) };
     let rules = RuleSet::compile(file.default.unwrap_or_default(), file.intentions.into_iter().map(entry));
     let asked = AskedRequest::of(request).map_err(|error| Failure::new(error.to_string()))?;
-    let protocol = if asked.is_some() { Protocol::Http } else { Protocol::Tcp };
-    Ok(judge_by_rules(&rules, request, asked.as_ref(), protocol, SystemTime::now()))
+    let said = settings.as_ref().and_then(|settings| settings.protocol);
+    let protocol = said.unwrap_or(if asked.is_some() { Protocol::Http } else { Protocol::Tcp });
+    let called = CalledService { protocol, paths: settings.map(|settings| settings.paths()).unwrap_or_default() };
+    Ok(judge_by_rules(&rules, request, asked.as_ref(), called, SystemTime::now()))
+}
+
+/// What a file of settings says of a service, if anything.
+fn settings_in(path: &Path, service: &ServiceName) -> Result<Option<ServiceSettings>, Failure> {
+    let file = service::config::read(path)?;
+    Ok(file.services.into_iter().find(|settings| settings.service == *service))
 }
 
 fn tell_notes(decided: &Decided) {
@@ -132,6 +147,7 @@ mod tests {
             path: None,
             header: vec![],
             file: Some(path),
+            service_config: None,
         }
     }
 
@@ -165,12 +181,53 @@ mod tests {
             path: Some(path.into()),
             header: vec![],
             file: Some(file.path().into()),
+            service_config: None,
         };
         for (method, path, allowed) in
             [("get", "/a", true), ("post", "/a", false), ("get", "/x/..;/admin", false), ("get", "/a%2Fb", false)]
         {
             assert_eq!(judge(ask(method, path)).await.unwrap().allowed, allowed, "{method} {path}");
         }
+    }
+
+    #[tokio::test]
+    async fn paths_are_judged_as_a_file_of_settings_says() {
+        let file = |text: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), text).unwrap();
+            file
+        };
+        let intentions = file("intentions: [{source: web, destination: api, permissions: [{action: allow, path_prefix: /}]}]");
+        let ask = |path: &str, settings: Option<&Path>| CallArgs {
+            source: "web".parse().unwrap(),
+            destination: "api".parse().unwrap(),
+            port: None,
+            method: None,
+            path: Some(path.into()),
+            header: vec![],
+            file: Some(intentions.path().into()),
+            service_config: settings.map(Into::into),
+        };
+        let keep = file("services: [{service: web}, {service: api, encoded_slash: keep, double_slash: keep}]");
+        let other = file("services: [{service: web, encoded_slash: keep, double_slash: keep}]");
+        for (settings, path, allowed, forwarded) in [
+            (None, "/a%2Fb", false, None),
+            (Some(other.path()), "/a%2Fb", false, None),
+            (Some(keep.path()), "/a%2Fb", true, None),
+            (None, "/a//b", true, Some("/a/b")),
+            (Some(other.path()), "/a//b", true, Some("/a/b")),
+            (Some(keep.path()), "/a//b", true, None),
+        ] {
+            let decided = judge(ask(path, settings)).await.unwrap();
+            assert_eq!((decided.allowed, decided.forwarded.as_deref()), (allowed, forwarded), "{path} {settings:?}");
+        }
+
+        let tcp = file("services: [{service: api, protocol: tcp}]");
+        let decided = judge(ask("/", Some(tcp.path()))).await.unwrap();
+        assert!(!decided.allowed && decided.because.ends_with("api is tcp"), "{decided:?}");
+        let wrong = file("services: [{service: api, encoded_slash: sometimes}]");
+        let refused = judge(ask("/", Some(wrong.path()))).await.unwrap_err();
+        assert!(refused.what.contains(&wrong.path().display().to_string()), "{}", refused.what);
     }
 
     #[tokio::test]
@@ -190,6 +247,7 @@ mod tests {
             path: Some("/v1".into()),
             header: vec![],
             file: None,
+            service_config: None,
         };
         assert_eq!(request(&args).method.as_deref(), Some("GET"));
         args.path = None;

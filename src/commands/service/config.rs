@@ -47,7 +47,11 @@ struct Apply {
     change: ChangeArgs,
 }
 
-fn read(path: &Path) -> Result<TrafficFile, Failure> {
+/// A file of settings.
+///
+/// # Errors
+/// It cannot be read, or something in it is wrong: all of that is told.
+pub fn read(path: &Path) -> Result<TrafficFile, Failure> {
     let (text, name) = input_file::text_of(path, FILE_LIMIT as u64)?;
     parse(&text, &name).map_err(|errors| input_file::failure(&name, &errors))
 }

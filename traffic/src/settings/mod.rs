@@ -14,7 +14,7 @@ mod requests;
 mod routing;
 mod validate;
 
-use postern_intentions::Protocol;
+use postern_intentions::{PathSettings, Protocol};
 use postern_names::ServiceName;
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +117,11 @@ impl ServiceSettings {
             resolver: Resolver::default(),
             mirror: None,
         }
+    }
+
+    /// What its sidecars do with unusual paths.
+    pub fn paths(&self) -> PathSettings {
+        PathSettings { encoded_slash: self.encoded_slash, double_slash: self.double_slash }
     }
 
     /// Every other service that requests for this one may be sent to, by routes, splits, redirect, failover and mirror: a
