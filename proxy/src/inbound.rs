@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::access_log::{AccessLog, Record};
+use crate::access_log::{AccessLog, Call, Record};
 use crate::clock::Clock;
 use crate::connections::{Closed, Connections, Judgeable, Registered, What};
 use crate::copy::{End, Pump, PumpError};
@@ -268,14 +268,14 @@ impl Inbound {
     }
 
     fn account(&self, judgeable: &Judgeable, address: SocketAddr, accepted: Instant, ending: &Ending<'_>) {
-        self.log.write(&Record {
-            direction: Direction::Inbound,
-            source: judgeable.service.as_str(),
-            destination: self.service.as_str(),
-            instance: self.instance.as_str(),
+        let call = Call {
             port: judgeable.port.as_str(),
             address: Some(address),
             judged: Some(ending.judged),
+            ..self.call_of(judgeable.service.as_str())
+        };
+        self.log.write(&Record {
+            call,
             because: Cow::Borrowed(&ending.because),
             bytes_in: ending.bytes_in,
             bytes_out: ending.bytes_out,
@@ -286,11 +286,9 @@ impl Inbound {
 
     fn handshake_failed(&self, error: &HandshakeError, address: SocketAddr, accepted: Instant) -> Option<Accepted> {
         self.metrics.handshake_failed(Direction::Inbound, error.word());
-        self.log.write(&Record {
-            address: Some(address),
-            duration: accepted.elapsed(),
-            ..self.unjudged("unknown", error.word(), error.to_string())
-        });
+        let call = Call { address: Some(address), ..self.call_of("unknown") };
+        let record = self.unjudged("unknown", error.word(), error.to_string());
+        self.log.write(&Record { call, duration: accepted.elapsed(), ..record });
         None
     }
 
@@ -308,6 +306,18 @@ impl Inbound {
 
     fn unjudged<'a>(&'a self, source: &'a str, reason: &'a str, because: String) -> Record<'a> {
         Record {
+            call: self.call_of(source),
+            because: because.into(),
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: Duration::ZERO,
+            reason,
+        }
+    }
+
+    /// A call by `source` of which nothing more is known yet.
+    fn call_of<'a>(&'a self, source: &'a str) -> Call<'a> {
+        Call {
             direction: Direction::Inbound,
             source,
             destination: self.service.as_str(),
@@ -315,11 +325,6 @@ impl Inbound {
             port: "",
             address: None,
             judged: None,
-            because: because.into(),
-            bytes_in: 0,
-            bytes_out: 0,
-            duration: Duration::ZERO,
-            reason,
         }
     }
 }

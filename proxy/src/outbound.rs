@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::access_log::{AccessLog, Record};
+use crate::access_log::{AccessLog, Call, Record};
 use crate::clock::Clock;
 use crate::connections::{Connections, Judgeable, What};
 use crate::copy::{End, PumpError};
@@ -424,7 +424,7 @@ impl Outbound {
     }
 
     fn account(&self, accepted: Instant, ending: &Ending) {
-        self.log.write(&Record {
+        let call = Call {
             direction: Direction::Outbound,
             source: self.service.as_str(),
             destination: self.upstream.service.as_str(),
@@ -432,6 +432,9 @@ impl Outbound {
             port: self.upstream.port.as_str(),
             address: None,
             judged: ending.judged,
+        };
+        self.log.write(&Record {
+            call,
             because: Cow::Borrowed(&ending.because),
             bytes_in: ending.bytes_in,
             bytes_out: ending.bytes_out,

@@ -281,15 +281,18 @@ async fn a_small_buffer_is_given_a_head_in_parts() {
 #[tokio::test]
 async fn a_guard_may_be_followed_by_another_between_requests_alone() {
     let (mut client, socket) = tokio::io::duplex(1024);
-    let (mut guarded, _guard) = Guarded::new(socket, Limits::default());
+    let (mut guarded, guard) = Guarded::new(socket, Limits::default());
     let mut buffer = [0; 256];
-    assert!(guarded.is_between_requests());
+    assert!(guarded.is_between_requests() && guard.is_between_requests());
     client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na").await.unwrap();
     assert_eq!(guarded.read(&mut buffer).await.unwrap(), 48);
-    assert!(!guarded.is_between_requests());
+    assert!(!guarded.is_between_requests() && !guard.is_between_requests());
     client.write_all(b"bGET / HT").await.unwrap();
     assert_eq!(guarded.read(&mut buffer).await.unwrap(), 1);
-    assert!(guarded.is_between_requests());
+    assert!(guarded.is_between_requests() && guard.is_between_requests());
+    client.write_all(b"TP/9\r\n").await.unwrap();
+    guarded.read(&mut buffer).await.unwrap_err();
+    assert!(!guarded.is_between_requests() && !guard.is_between_requests());
 }
 
 /// What a read gives within a moment of paused time, while one request is being answered.

@@ -3,17 +3,17 @@
 //! Lines are written straight into the room that the log has for them: one a request would cost more by way of `tracing`
 //! than all else that a sidecar does with the request.
 
+mod call;
 mod line;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use line::Line;
+pub use call::Call;
 pub use line::{LineFormat, Sink, WriteLine};
 use parking_lot::Mutex;
 use postern_traffic::settings::Percent;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::http::exchange::Decider;
 use crate::http::trace::Trace;
-use crate::metrics::{Direction, Judged};
+use crate::metrics::Direction;
 
 /// Denied lines of one peer and reason that are written in a second; the rest is counted.
 const DENIED_A_SECOND: u32 = 10;
@@ -102,20 +102,8 @@ struct Window {
 /// What is told of one connection when it has ended.
 #[derive(Debug, Clone)]
 pub struct Record<'a> {
-    /// Who dialled.
-    pub direction: Direction,
-    /// The calling service; `unknown` before it is verified.
-    pub source: &'a str,
-    /// The called service.
-    pub destination: &'a str,
-    /// The called instance; empty when none was reached.
-    pub instance: &'a str,
-    /// The called port.
-    pub port: &'a str,
-    /// The address of the other end, where it has one.
-    pub address: Option<SocketAddr>,
-    /// How it was judged; `None` when it failed before.
-    pub judged: Option<Judged>,
+    /// Who dialled whom.
+    pub call: Call<'a>,
     /// What decided.
     pub because: Cow<'a, str>,
     /// Bytes from the peer.
@@ -129,27 +117,9 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
-    fn is_denial(&self) -> bool {
-        !matches!(self.judged, Some(Judged::Allow | Judged::Audit))
-    }
-
-    /// The other service, which the limit of denied lines goes by.
-    fn peer(&self) -> &str {
-        match self.direction {
-            Direction::Inbound => self.source,
-            Direction::Outbound => self.destination,
-        }
-    }
-
     fn emit(&self, sink: &Sink) {
         sink.line("connection", |line| {
-            line.text("direction", self.direction.as_str());
-            line.text("source", self.source);
-            line.text("destination", self.destination);
-            line.text("instance", self.instance);
-            line.text("port", self.port);
-            write_address(line, self.address);
-            line.text("verdict", self.judged.map_or("failed", Judged::as_str));
+            self.call.write(line);
             line.text("because", &self.because);
             line.number("bytes_in", self.bytes_in);
             line.number("bytes_out", self.bytes_out);
@@ -161,20 +131,8 @@ impl Record<'_> {
 
 /// What is told of one HTTP request when it has ended.
 pub(crate) struct RequestRecord<'a> {
-    /// Who sent it.
-    pub(crate) direction: Direction,
-    /// The calling service.
-    pub(crate) source: &'a str,
-    /// The called service.
-    pub(crate) destination: &'a str,
-    /// The called instance; empty when none was reached.
-    pub(crate) instance: &'a str,
-    /// The called port.
-    pub(crate) port: &'a str,
-    /// The address of the other end, where it has one.
-    pub(crate) address: Option<SocketAddr>,
-    /// How it was judged; `None` when it failed before.
-    pub(crate) judged: Option<Judged>,
+    /// Who sent it to whom.
+    pub(crate) call: Call<'a>,
     /// What decided.
     pub(crate) because: &'a Decider,
     /// As received.
@@ -197,27 +155,10 @@ pub(crate) struct RequestRecord<'a> {
     pub(crate) trace: Option<Trace>,
 }
 
-fn write_address(line: &mut Line<'_>, address: Option<SocketAddr>) {
-    match address {
-        Some(address) => line.display("address", &address),
-        None => line.text("address", ""),
-    }
-}
-
 impl RequestRecord<'_> {
-    fn is_denial(&self) -> bool {
-        !matches!(self.judged, Some(Judged::Allow | Judged::Audit))
-    }
-
     fn emit(&self, sink: &Sink) {
         sink.line("request", |line| {
-            line.text("direction", self.direction.as_str());
-            line.text("source", self.source);
-            line.text("destination", self.destination);
-            line.text("instance", self.instance);
-            line.text("port", self.port);
-            write_address(line, self.address);
-            line.text("verdict", self.judged.map_or("failed", Judged::as_str));
+            self.call.write(line);
             line.display("because", self.because);
             line.text("method", self.method);
             line.text("path", self.path);
@@ -255,19 +196,22 @@ impl AccessLog {
 
     /// Writes the line of one connection, if the mode and the limit of denied lines let it.
     pub fn write(&self, record: &Record<'_>) {
-        let of_denied = || (record.direction, record.peer(), format!("{}: {}", record.reason, record.because), record.reason);
-        if self.wants(record.is_denial()) && (!record.is_denial() || self.denied.lets(of_denied())) {
+        if self.admits(&record.call, record.reason, &record.because) {
             record.emit(&self.sink);
         }
     }
 
     /// Writes the line of one request, by the same rules.
     pub(crate) fn write_request(&self, record: &RequestRecord<'_>) {
-        let peer = if record.direction == Direction::Inbound { record.source } else { record.destination };
-        let of_denied = || (record.direction, peer, format!("{}: {}", record.reason, record.because), record.reason);
-        if self.wants(record.is_denial()) && (!record.is_denial() || self.denied.lets(of_denied())) {
+        if self.admits(&record.call, record.reason, record.because) {
             record.emit(&self.sink);
         }
+    }
+
+    fn admits(&self, call: &Call<'_>, reason: &str, because: &dyn fmt::Display) -> bool {
+        let is_denial = call.is_denial();
+        let of_denied = || (call.direction, call.peer(), format!("{reason}: {because}"), reason);
+        self.wants(is_denial) && (!is_denial || self.denied.lets(of_denied()))
     }
 
     /// Tells, at the end of each second in which lines were left out, how many. Runs until it is dropped.
@@ -323,6 +267,7 @@ impl Denied {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::Judged;
 
     fn denied(source: &str) -> (Direction, &str, String, &str) {
         (Direction::Inbound, source, "denied: default (deny)".to_owned(), "denied")
@@ -356,8 +301,8 @@ mod tests {
         serde_json::from_slice(&lines.lock()).expect("one JSON object")
     }
 
-    fn connection() -> serde_json::Map<String, serde_json::Value> {
-        let record = Record {
+    fn call() -> Call<'static> {
+        Call {
             direction: Direction::Inbound,
             source: "web",
             destination: "api",
@@ -365,6 +310,12 @@ mod tests {
             port: "main",
             address: None,
             judged: Some(Judged::Allow),
+        }
+    }
+
+    fn connection() -> serde_json::Map<String, serde_json::Value> {
+        let record = Record {
+            call: call(),
             because: "default (allow)".into(),
             bytes_in: 1,
             bytes_out: 2,
@@ -376,13 +327,7 @@ mod tests {
 
     fn request() -> serde_json::Map<String, serde_json::Value> {
         let record = RequestRecord {
-            direction: Direction::Inbound,
-            source: "web",
-            destination: "api",
-            instance: "api-1",
-            port: "main",
-            address: None,
-            judged: Some(Judged::Allow),
+            call: call(),
             because: &Decider::Words("default (allow)".into()),
             method: "POST",
             path: "/shop.Cart/Add",

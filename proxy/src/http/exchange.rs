@@ -22,7 +22,7 @@ use super::body::Sent;
 use super::pool::Lease;
 use super::serve::Active;
 use super::trace::Trace;
-use crate::access_log::{AccessLog, RequestRecord};
+use crate::access_log::{AccessLog, Call, RequestRecord};
 use crate::connections::{Closed, Registered};
 use crate::metrics::{Direction, Judged, RequestMetrics};
 use crate::spans::{Span, SpanSink, bounded};
@@ -379,7 +379,7 @@ impl Drop for Exchange {
         let took = self.begun.elapsed();
         let reason = self.reason.unwrap_or(if self.complete { "answered" } else { "caller_gone" });
         self.metrics.answered(&self.method, self.status, self.judged, took);
-        self.side.log.write_request(&RequestRecord {
+        let call = Call {
             direction: self.side.direction,
             source: self.side.source.as_str(),
             destination: self.destination.as_str(),
@@ -387,6 +387,9 @@ impl Drop for Exchange {
             port: self.side.port.as_str(),
             address: self.side.address,
             judged: self.judged,
+        };
+        self.side.log.write_request(&RequestRecord {
+            call,
             because: &self.because,
             method: self.method.as_str(),
             // The query may hold secrets.

@@ -34,7 +34,7 @@ use super::own::{Own, OwnService};
 use super::pool::{Cause, Connect, Connected, Failure, Pool, PoolContext, Version};
 use super::serve::{Active, Activity, Ended, Server};
 use super::trace::Trace;
-use super::upgrade::Upgrade;
+use super::upgrade;
 use super::wire::Wire;
 use crate::access_log::AccessLog;
 use crate::clock::Clock;
@@ -192,8 +192,7 @@ pub(crate) enum HttpEnd {
 
 impl PeerConnection {
     async fn request(self: Arc<Self>, mut request: Request<Incoming>, active: Active) -> Result<Answer, Infallible> {
-        let caller_upgrade = (request.version() == HttpVersion::HTTP_11 && request.headers().contains_key(header::UPGRADE))
-            .then(|| hyper::upgrade::on(&mut request));
+        let caller_upgrade = upgrade::asked_for(&mut request);
         let (head, body) = request.into_parts();
         let mut exchange = Exchange::begin(self.side.clone(), self.metrics.clone(), self.inbound.service.clone(), &head);
         let answer = match self.may_it(&head, &mut exchange) {
@@ -303,7 +302,7 @@ impl PeerConnection {
             })
             .await
         };
-        let (mut answer, lease) = match sent {
+        let (answer, lease) = match sent {
             Err(because) => return self.refuse(&mut exchange, Refusal::Denied, &because),
             Ok(Err(_)) => return self.refuse(&mut exchange, Refusal::TimedOut, "the service did not answer in time"),
             Ok(Ok(Err(failure))) => {
@@ -313,18 +312,8 @@ impl PeerConnection {
             Ok(Ok(Ok(answered))) => answered,
         };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(caller) = caller_upgrade.filter(|_| wants_upgrade) else {
-                return self.refuse(&mut exchange, Refusal::BadGateway, "the service answered 101, which nobody asked for");
-            };
-            if let Err(premature) = self.activity.goes_on_in_another_protocol() {
-                return self.refuse(&mut exchange, Refusal::BadRequest, &premature.to_string());
-            }
-            let service = hyper::upgrade::on(&mut answer);
-            let (mut head, _) = answer.into_parts();
-            headers::strip_identity(&mut head.headers);
-            exchange.answers(head.status, &head.headers);
-            Upgrade { caller, service }.carry(exchange, active, &self.inbound.server.tasks);
-            return Response::from_parts(head, Body::empty());
+            let caller = caller_upgrade.filter(|_| wants_upgrade);
+            return upgrade::switch(answer, caller, &self.activity, exchange, active, &self.inbound.server.tasks);
         }
         let (mut head, body) = answer.into_parts();
         headers::strip(&mut head.headers);

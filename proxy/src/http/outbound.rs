@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
+use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper::body::Incoming;
@@ -23,9 +23,8 @@ use super::instances::{Instances, Unreached};
 use super::serve::{Active, Activity, Ended, Server};
 use super::trace::Trace;
 use super::tries::{Request as Outgoing, Tries};
-use super::upgrade::Upgrade;
 use super::wire::Wire;
-use super::{mirror, tries};
+use super::{mirror, tries, upgrade};
 use crate::local::LocalStream;
 use crate::metrics::{Direction, Judged, RequestMetrics};
 use crate::outbound::Outbound;
@@ -89,8 +88,7 @@ impl CallerConnection {
     }
 
     async fn request(self: Arc<Self>, mut request: Request<Incoming>, active: Active) -> Result<Answer, Infallible> {
-        let caller_upgrade = (request.version() == HttpVersion::HTTP_11 && request.headers().contains_key(header::UPGRADE))
-            .then(|| hyper::upgrade::on(&mut request));
+        let caller_upgrade = upgrade::asked_for(&mut request);
         let (head, body) = request.into_parts();
         let mut exchange = Exchange::begin(self.side.clone(), self.metrics.clone(), self.upstream().clone(), &head);
         if head.method == Method::CONNECT {
@@ -190,23 +188,13 @@ impl CallerConnection {
         if let Some(mirror) = way.destination.mirror {
             mirror::send(self, way.upstreams, mirror, outgoing.copy());
         }
-        let mut answer = match answered {
+        let answer = match answered {
             Ok(answer) => answer,
             Err((refusal, because)) => return exchange.refused(refusal, &because),
         };
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let Some(caller) = caller_upgrade.filter(|_| wants_upgrade) else {
-                return exchange.refused(Refusal::BadGateway, "the service answered 101, which nobody asked for");
-            };
-            if let Err(premature) = self.activity.goes_on_in_another_protocol() {
-                return exchange.refused(Refusal::BadRequest, &premature.to_string());
-            }
-            let service = hyper::upgrade::on(&mut answer);
-            let (mut head, _) = answer.into_parts();
-            headers::strip_identity(&mut head.headers);
-            exchange.answers(head.status, &head.headers);
-            Upgrade { caller, service }.carry(exchange, active, &self.http().server.tasks);
-            return Response::from_parts(head, Body::empty());
+            let caller = caller_upgrade.filter(|_| wants_upgrade);
+            return upgrade::switch(answer, caller, &self.activity, exchange, active, &self.http().server.tasks);
         }
         let (mut head, body) = answer.into_parts();
         if let Some(because) = head.headers.get(DENIED) {

@@ -92,12 +92,14 @@ impl Activity {
         self.open.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether it has had no request for a while, and nothing came that may become one.
+    /// Whether it has had no request for a while, and nothing came that may become one: what is read next is the beginning
+    /// of a request.
     fn is_drowsy(&self, now: Instant, after: Duration) -> bool {
         let ended = self.started + Duration::from_millis(self.ended.load(Ordering::Relaxed));
         self.is_quiet()
             && now.saturating_duration_since(ended) >= after
             && self.received.load(Ordering::Relaxed) == self.received_at_end.load(Ordering::Relaxed)
+            && self.guard.lock().as_ref().is_none_or(Guard::is_between_requests)
     }
 }
 
@@ -332,5 +334,40 @@ async fn refuse(mut wire: Wire, refusal: &FramingError) {
     };
     if !matches!(timeout(TELLING, told).await, Ok(Ok(()))) {
         tracing::debug!(reason = refusal.word(), "a peer was not told why it is refused");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_sleeps_only_between_two_requests() {
+        let (mut caller, socket) = tokio::io::duplex(1024);
+        let (mut guarded, guard) = Guarded::new(socket, framing::Limits::default());
+        let activity = Arc::new(Activity {
+            open: Arc::default(),
+            started: Instant::now(),
+            ended: AtomicU64::new(0),
+            received: Arc::default(),
+            received_at_end: AtomicU64::new(0),
+            kill: Arc::default(),
+            guard: Mutex::new(Some(guard)),
+        });
+        let moment = Duration::from_secs(1);
+        let request = activity.request();
+        caller.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\na").await.expect("write");
+        assert_eq!(guarded.read(&mut [0; 64]).await.expect("read"), 48);
+        assert!(!activity.is_drowsy(Instant::now() + moment, moment));
+
+        // Answered before it was whole.
+        drop(request);
+        assert!(!activity.is_drowsy(Instant::now() + moment, moment));
+        caller.write_all(b"b").await.expect("write");
+        assert_eq!(guarded.read(&mut [0; 64]).await.expect("read"), 1);
+        assert!(!activity.is_drowsy(Instant::now(), moment));
+        assert!(activity.is_drowsy(Instant::now() + moment, moment));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 
@@ -19,6 +19,8 @@ const READ_AHEAD: usize = 8 * 1024;
 struct Shared {
     refusal: OnceLock<FramingError>,
     upgrade: AtomicU8,
+    /// Whether what was read so far ends within the body of a request, or is no HTTP any more.
+    within: AtomicBool,
 }
 
 /// Values of [`Shared::upgrade`].
@@ -38,6 +40,11 @@ impl Guard {
     /// error, and no answer is under way, [`FramingError::answer`] is what the peer is told.
     pub fn refusal(&self) -> Option<FramingError> {
         self.0.refusal.get().copied()
+    }
+
+    /// [`Guarded::is_between_requests`], seen from afar.
+    pub fn is_between_requests(&self) -> bool {
+        !self.0.within.load(Ordering::Acquire) && self.refusal().is_none()
     }
 
     /// Lets everything pass from the next read on: [`Framing::become_transparent`] from afar. To be called before the
@@ -124,6 +131,7 @@ impl<T> Guarded<T> {
     }
 
     fn publish(&mut self, judged: Result<usize, FramingError>) -> io::Result<usize> {
+        self.shared.within.store(!self.framing.is_between_requests(), Ordering::Release);
         let passed = judged.map_err(|error| self.refuse(error))?;
         let now = match self.framing.upgrade() {
             Upgrade::NotAsked => upgrade::NOT_ASKED,
@@ -155,6 +163,7 @@ impl<T> Guarded<T> {
             return Ok(false);
         }
         self.framing.become_transparent().map_err(|error| self.refuse(error))?;
+        self.shared.within.store(true, Ordering::Release);
         Ok(true)
     }
 
