@@ -9,10 +9,12 @@
 //! | `policy` | changes of intentions as transactions |
 //! | `service_config` | changes of settings and JWT providers, and the keys that come from elsewhere |
 //! | `registry`, `push`, `grpc` | instances, and their streams |
+//! | `acl` | who may do what with what Consul's API serves |
 //! | `http`, `metrics`, `doctor` | the HTTP API and what can be seen |
 //! | `audit`, `seal` | the log that cannot be rewritten unseen, and keys at rest |
 //! | `settings`, `server` | one control plane, started and stopped |
 
+pub mod acl;
 pub mod audit;
 pub mod doctor;
 pub mod grpc;

@@ -9,6 +9,7 @@
 
 mod change_sets;
 mod settings;
+mod topics;
 mod view;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 
 pub use self::change_sets::{ChangeSets, SetInForce, StagedChunk};
 pub use self::settings::{SettingsView, providers_in};
+pub use self::topics::{Topic, Topics, Waiting};
 pub use self::view::View;
 use crate::records::RecordKey;
 use crate::store::{Batch, Store, StoreError};
@@ -75,6 +77,7 @@ pub struct Mirror {
     revision: watch::Sender<u64>,
     changes: broadcast::Sender<Arc<Change>>,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
+    topics: Topics,
     follower: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -90,6 +93,7 @@ impl Mirror {
             view: RwLock::new(view),
             changes: broadcast::Sender::new(SUBSCRIBER_BACKLOG),
             observers: RwLock::new(Vec::new()),
+            topics: Topics::default(),
             follower: Mutex::new(None),
         });
         let follower = tokio::spawn(follow(Arc::downgrade(&mirror), store));
@@ -124,6 +128,11 @@ impl Mirror {
         self.observers.write().push(observer);
     }
 
+    /// Who waits for changes of what.
+    pub fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
     fn apply(&self, batch: &Batch) {
         let change = {
             let mut view = self.view.write();
@@ -149,6 +158,7 @@ impl Mirror {
         for observer in self.observers.read().iter() {
             observer.changed(view, change);
         }
+        self.topics.changed(change);
     }
 
     fn publish(&self, change: Change) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use self::data_dir::DataDir;
 use crate::audit::{AuditSettings, AuditWriter, spawn_writer};
@@ -182,6 +183,7 @@ impl Control {
             mesh: Arc::clone(&mesh),
             settings: GrpcSettings { renew_grace: settings.renew_grace, ..GrpcSettings::default() },
         })?;
+        let stop = CancellationToken::new();
         let api = Api {
             mirror,
             policy,
@@ -196,11 +198,13 @@ impl Control {
             host_names: sockets.host_names,
             started_at,
             svid_ttl: settings.svid_ttl,
+            grpc_address: grpc.local_addr().to_string(),
+            stop: stop.clone(),
             surroundings: Surroundings { host, file_limit, audit_dir: data_dir.audit() },
             store,
         };
         let addresses = Addresses { http: sockets.http_address, grpc: grpc.local_addr().to_string(), dns: None };
-        let http = HttpServer::start(sockets.http, http::router(Arc::new(api)), Limits::default());
+        let http = HttpServer::start(sockets.http, http::router(Arc::new(api)), Limits::default(), stop);
         Ok(Self { addresses, http, grpc, mesh, identity, audit, sweeper, engine })
     }
 

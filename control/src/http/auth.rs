@@ -5,12 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use parking_lot::Mutex;
 use postern_ca::OperatorToken;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::consul;
+use super::consul::call::Params;
 use super::error::ApiError;
+use crate::acl::Authority;
 use crate::policy::Author;
 
 /// From where a connection comes.
@@ -73,6 +76,8 @@ enum Demand {
     Nothing,
     /// Nothing on loopback, for Prometheus.
     NothingOnLoopback,
+    /// What the authority of the caller allows; the route asks it.
+    Authority,
     /// The operator's credential.
     Operator,
 }
@@ -82,40 +87,50 @@ fn demand(method: &Method, path: &str) -> Demand {
     match path {
         "/v1/mesh" if reads => Demand::Nothing,
         "/metrics" | "/v1/prometheus/targets" if reads => Demand::NothingOnLoopback,
+        _ if consul::owns(path) => Demand::Authority,
         _ => Demand::Operator,
     }
 }
 
-/// Decides whether a request may go on, and in whose name.
+/// Decides whether a request may go on, in whose name, and with what authority.
 ///
 /// # Errors
-/// 401 without a valid credential where one is needed.
+/// 401 without a valid credential where one is needed; 403 for a wrong one on a route of Consul's API.
 pub fn admit(
     operators: &Operators,
     connection: &Connection,
     method: &Method,
-    path: &str,
+    uri: &Uri,
     headers: &HeaderMap,
-) -> Result<Author, ApiError> {
+) -> Result<(Author, Authority), ApiError> {
+    let path = uri.path();
     let address = match connection.origin {
-        Origin::Unix { uid } => return Ok(Author { who: format!("uid:{uid}"), from: "unix".into() }),
+        Origin::Unix { uid } => {
+            return Ok((Author { who: format!("uid:{uid}"), from: "unix".into() }, Authority::operator()));
+        }
         Origin::Tcp(address) => address,
     };
     let demand = demand(method, path);
     let is_open = demand == Demand::Nothing || (demand == Demand::NothingOnLoopback && address.is_loopback());
-    match credential(headers)? {
+    let shown = match demand {
+        Demand::Authority => credential_of_consul(uri, headers),
+        _ => credential(headers)?,
+    };
+    match shown {
         Some(text) => match operator(operators, &text) {
             Ok(hash) => {
                 connection.authenticated();
-                Ok(Author { who: format!("operator:{}", hash.get(..8).unwrap_or(&hash)), from: address.to_string() })
+                let who = format!("operator:{}", hash.get(..8).unwrap_or(&hash));
+                Ok((Author { who, from: address.to_string() }, Authority::operator()))
             }
-            Err(_) if is_open => Ok(anonymous(address)),
+            Err(_) if is_open => Ok((anonymous(address), Authority::anonymous())),
             Err(error) => {
                 tracing::warn!(%address, path, "a request with a wrong credential was refused");
-                Err(error)
+                // The words that Consul's clients look for.
+                Err(if demand == Demand::Authority { ApiError::new(StatusCode::FORBIDDEN, "ACL not found") } else { error })
             }
         },
-        None if is_open => Ok(anonymous(address)),
+        None if is_open || demand == Demand::Authority => Ok((anonymous(address), Authority::anonymous())),
         None => Err(unauthorised("this call needs the operator token")),
     }
 }
@@ -137,6 +152,17 @@ fn unauthorised(error: &str) -> ApiError {
         "send `Authorization: Bearer postern-op1.…`; the token is in the file operator.token of the control plane's data directory, \
          and the UNIX socket http.sock beside it needs none",
     )
+}
+
+/// The credential as Consul takes it: `X-Consul-Token`, `Authorization: Bearer …`, or `?token=`.
+fn credential_of_consul(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let bearer = text("authorization").and_then(|value| value.split_once(' '));
+    let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim().to_owned());
+    let named = text("x-consul-token").map(ToOwned::to_owned);
+    let asked = || uri.query().and_then(|query| Params::parse(query).text("token").map(ToOwned::to_owned));
+    let is_given = |token: &String| !token.is_empty();
+    asked().filter(is_given).or(named.filter(is_given)).or(bearer.filter(is_given))
 }
 
 /// `Authorization: Bearer …`, or `X-Consul-Token` for clients that know that one.
@@ -200,7 +226,8 @@ mod tests {
             map.insert(*name, value.parse().unwrap());
         }
         let connection = Connection::new(Origin::Tcp(address), None);
-        admit(&operators, &connection, &Method::GET, path, &map).map(|author| author.who).map_err(|error| error.status())
+        let admitted = admit(&operators, &connection, &Method::GET, &path.parse().unwrap(), &map);
+        admitted.map(|(author, _)| author.who).map_err(|error| error.status())
     }
 
     const TOKEN: &str = "postern-op1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";

@@ -51,6 +51,14 @@ impl ApiError {
     pub fn status(&self) -> StatusCode {
         self.status
     }
+
+    /// What went wrong, and the cure, in one line.
+    pub fn text(&self) -> String {
+        match &self.body.hint {
+            Some(hint) => format!("{}; {hint}", self.body.error),
+            None => self.body.error.clone(),
+        }
+    }
 }
 
 impl IntoResponse for ApiError {

@@ -19,7 +19,7 @@ const BODY_LIMIT: usize = 1 << 20;
 /// Bytes of the body of an apply.
 const APPLY_LIMIT: usize = 32 << 20;
 /// For a whole body to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A JSON body of at most 1 MiB.
 pub struct Input<T>(pub T);

@@ -9,10 +9,12 @@
 //! | `serve` | listeners, TLS, connections and their limits |
 //! | `certificate` | the certificate that they show, where nobody brought one |
 //! | `host`, `auth`, `input`, `error` | what every request passes |
+//! | `consul` | the routes of Consul's API |
 //! | `intentions`, `tokens`, `services`, `service_config`, `status` | the routes |
 
 pub mod auth;
 pub mod certificate;
+pub mod consul;
 mod error;
 pub mod host;
 mod input;
@@ -32,8 +34,10 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
+use tokio_util::sync::CancellationToken;
 
 use self::auth::{Connection, Operators, Origin};
+use self::consul::error::ConsulError;
 pub use self::error::ApiError;
 use self::host::HostNames;
 pub(crate) use self::services::is_loopback_elsewhere;
@@ -82,6 +86,10 @@ pub struct Api {
     pub started_at: SystemTime,
     /// Lifetime of an SVID.
     pub svid_ttl: Duration,
+    /// Where sidecars connect, HOST:PORT.
+    pub grpc_address: String,
+    /// Ends whatever waits.
+    pub stop: CancellationToken,
     /// What `doctor` looks at beside the store.
     pub surroundings: Surroundings,
 }
@@ -110,29 +118,40 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/doctor", get(status::doctor))
         .route("/v1/prometheus/targets", get(services::prometheus_targets))
         .route("/metrics", get(status::metrics))
+        .merge(consul::routes())
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&api), pass))
         .with_state(api)
 }
 
-async fn unknown_route(request: Request) -> ApiError {
+async fn unknown_route(request: Request) -> Response {
+    if consul::owns(request.uri().path()) {
+        return consul::unknown_route().into_response();
+    }
     let path: String = request.uri().path().chars().take(200).collect();
     ApiError::not_found(format!("there is no route {path}"))
         .hint("this is Postern; its routes are under /v1/, and `meshctl --help` uses them all")
+        .into_response()
 }
 
-async fn wrong_method(request: Request) -> ApiError {
+async fn wrong_method(request: Request) -> Response {
+    if consul::owns(request.uri().path()) {
+        return consul::wrong_method(&request).into_response();
+    }
     let path: String = request.uri().path().chars().take(200).collect();
     ApiError::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} is not a method of {path}", request.method()))
         .hint("the header `allow` of this answer names those that are")
+        .into_response()
 }
 
 /// What every request passes before its route, and every answer after it.
 async fn pass(State(api): Shared, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let is_consul = consul::owns(request.uri().path());
     let mut response = match admit(&api, request) {
         Ok(request) => next.run(request).await,
+        Err(error) if is_consul => ConsulError::from(error).into_response(),
         Err(error) => error.into_response(),
     };
     api.metrics.http_request(&route, response.status().as_u16());
@@ -140,6 +159,9 @@ async fn pass(State(api): Shared, request: Request, next: Next) -> Response {
     headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if is_consul {
+        headers.insert("x-consul-default-acl-policy", HeaderValue::from_static("deny"));
+    }
     response
 }
 
@@ -151,8 +173,9 @@ fn admit(api: &Api, request: Request) -> Result<Request, ApiError> {
         Origin::Tcp(_) => api.host_names.check(&parts)?,
         Origin::Unix { .. } => host::check_origin(&parts.headers, None)?,
     }
-    let author = auth::admit(&api.operators, &connection, &parts.method, parts.uri.path(), &parts.headers)?;
+    let (author, authority) = auth::admit(&api.operators, &connection, &parts.method, &parts.uri, &parts.headers)?;
     parts.extensions.insert(author);
+    parts.extensions.insert(authority);
     Ok(Request::from_parts(parts, body))
 }
 

@@ -257,9 +257,8 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Serves on every listener until [`HttpServer::shut_down`].
-    pub fn start(listeners: Vec<Listener>, router: Router, limits: Limits) -> Self {
-        let stop = CancellationToken::new();
+    /// Serves on every listener until [`HttpServer::shut_down`], which cancels `stop`.
+    pub fn start(listeners: Vec<Listener>, router: Router, limits: Limits, stop: CancellationToken) -> Self {
         let port = Arc::new(Port {
             router,
             computations: Computations::new(limits.handshakes_at_once),

@@ -1,0 +1,90 @@
+//! Answers with Consul's headers.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::call::{Call, Consistency};
+use super::error::ConsulError;
+
+/// An answer of Consul's API.
+#[derive(Debug)]
+pub struct Answer {
+    response: Response,
+    consistency: Consistency,
+}
+
+impl Answer {
+    /// 200 with JSON, indented where the call asked for it.
+    ///
+    /// # Errors
+    /// 500 where the value cannot be JSON; none of ours is one such.
+    pub fn json(call: &Call, value: &impl Serialize) -> Result<Self, ConsulError> {
+        let mut body = if call.pretty { pretty(value) } else { serde_json::to_vec(value) }.map_err(ConsulError::internal)?;
+        if call.pretty {
+            body.push(b'\n');
+        }
+        Ok(Self::bytes(call, "application/json", body))
+    }
+
+    /// 200 with a body of another type.
+    pub fn bytes(call: &Call, content_type: &'static str, body: impl Into<Body>) -> Self {
+        let mut response = Response::new(body.into());
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        Self { response, consistency: call.consistency }
+    }
+
+    /// An empty body.
+    pub fn nothing(call: &Call, status: StatusCode) -> Self {
+        Self { response: status.into_response(), consistency: call.consistency }
+    }
+
+    /// Another status than 200.
+    #[must_use]
+    pub fn status(mut self, status: StatusCode) -> Self {
+        *self.response.status_mut() = status;
+        self
+    }
+
+    /// What a query tells beside its answer: the index to wait from, and that it comes from a leader that is in touch.
+    #[must_use]
+    pub fn at(self, index: u64) -> Self {
+        let consistency = self.consistency.effective();
+        // Clients wait from index 0 without blocking, so it is never given.
+        self.with("x-consul-index", HeaderValue::from(index.max(1)))
+            .with("x-consul-knownleader", HeaderValue::from_static("true"))
+            .with("x-consul-lastcontact", HeaderValue::from_static("0"))
+            .with("x-consul-effective-consistency", HeaderValue::from_static(consistency))
+    }
+
+    /// The hash of the content, for `?hash=`.
+    #[must_use]
+    pub fn hashed(self, hash: &str) -> Self {
+        match HeaderValue::from_str(hash) {
+            Ok(value) => self.with("x-consul-contenthash", value),
+            Err(_) => self,
+        }
+    }
+
+    /// Another header.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: HeaderValue) -> Self {
+        self.response.headers_mut().insert(name, value);
+        self
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        self.response
+    }
+}
+
+/// As Consul indents it: by four spaces.
+fn pretty(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
+    let mut body = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    value.serialize(&mut serde_json::Serializer::with_formatter(&mut body, formatter))?;
+    Ok(body)
+}

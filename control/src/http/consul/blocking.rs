@@ -1,0 +1,85 @@
+//! Blocking queries: an answer when there is something newer than what the caller has, or when its patience ends.
+//!
+//! A query that waits holds a place in the list of its topics (`mirror::topics`) and its connection, and does nothing
+//! until one of its topics changes. It ends with the client, whose connection takes it along, and with the control plane.
+
+use std::future::Future;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use data_encoding::HEXLOWER;
+use serde::Serialize;
+
+use super::super::Api;
+use super::answer::Answer;
+use super::call::Call;
+use super::error::ConsulError;
+use crate::mirror::{Topic, View};
+
+/// Asks the view until its answer has a newer index than the call, at most for the call's `wait`. Gives the last answer
+/// and its index.
+///
+/// `ask` gives the index of what is asked: it must be above 0, must not go down, and must rise with each change that the
+/// answer shows. `topics` are woken by every change that could raise it.
+pub async fn by_index<T>(api: &Api, call: &Call, topics: &[Topic], mut ask: impl FnMut(&View) -> (u64, T)) -> (u64, T) {
+    let waiting = if call.index == 0 { None } else { api.mirror.topics().wait_for(topics) };
+    let (mut index, mut value) = api.mirror.read(&mut ask);
+    let Some(mut waiting) = waiting else { return (index, value) };
+    let mut patience = std::pin::pin!(end_of_patience(api, call));
+    while index <= call.index {
+        tokio::select! {
+            biased;
+            () = &mut patience => break,
+            () = waiting.changed() => (index, value) = api.mirror.read(&mut ask),
+        }
+    }
+    (index, value)
+}
+
+/// Asks until the content has another hash than the call says, at most for the call's `wait`.
+///
+/// # Errors
+/// 500 where the value cannot be JSON; none of ours is one such.
+pub async fn by_hash<T: Serialize>(
+    api: &Api,
+    call: &Call,
+    topics: &[Topic],
+    mut ask: impl FnMut(&View) -> T,
+) -> Result<Answer, ConsulError> {
+    let waiting = if call.hash.is_none() { None } else { api.mirror.topics().wait_for(topics) };
+    let mut content = Hashed::of(api.mirror.read(&mut ask))?;
+    if let Some(mut waiting) = waiting {
+        let mut patience = std::pin::pin!(end_of_patience(api, call));
+        while call.hash.as_deref() == Some(&content.hash) {
+            tokio::select! {
+                biased;
+                () = &mut patience => break,
+                () = waiting.changed() => content = Hashed::of(api.mirror.read(&mut ask))?,
+            }
+        }
+    }
+    Ok(Answer::json(call, &content.value)?.hashed(&content.hash))
+}
+
+struct Hashed<T> {
+    value: T,
+    hash: String,
+}
+
+impl<T: Serialize> Hashed<T> {
+    fn of(value: T) -> Result<Self, ConsulError> {
+        let json = serde_json::to_vec(&value).map_err(ConsulError::internal)?;
+        let digest = digest(&SHA256, &json);
+        let hash = HEXLOWER.encode(digest.as_ref().get(..16).unwrap_or_default());
+        Ok(Self { value, hash })
+    }
+}
+
+fn end_of_patience<'a>(api: &'a Api, call: &Call) -> impl Future<Output = ()> + 'a {
+    let wait = call.wait;
+    async move {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = api.stop.cancelled() => {}
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Consul's HTTP API, so that tools and client libraries made for it work unchanged. `docs/consul-api.md` says of every
+//! endpoint whether it is the same, differs or is not there.
+//!
+//! A route takes a [`Call`](call::Call) (who asks, and the parameters that all routes share), asks it whether the request
+//! may do what it wants, and gives an [`Answer`](answer::Answer) or a [`ConsulError`](error::ConsulError). A route that
+//! can be waited on asks through `blocking`.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `call`, `body`, `fields`, `duration` | what a request says |
+//! | `answer`, `error` | how it is answered |
+//! | `blocking` | answers that wait for something newer |
+//! | `absent` | what Consul has and is not here: 501 |
+//! | `status` | the routes |
+
+mod absent;
+pub mod answer;
+pub mod blocking;
+pub mod body;
+pub mod call;
+pub mod duration;
+pub mod error;
+pub mod fields;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::routing::get;
+
+use self::error::ConsulError;
+use super::Api;
+
+/// The first path segments under `/v1/` that belong to Consul's API. No resource of our own has one of them.
+const SEGMENTS: &[&str] = &[
+    "acl",
+    "agent",
+    "catalog",
+    "config",
+    "connect",
+    "coordinate",
+    "discovery-chain",
+    "event",
+    "exported-services",
+    "health",
+    "imported-services",
+    "internal",
+    "kv",
+    "namespace",
+    "namespaces",
+    "operator",
+    "partition",
+    "partitions",
+    "peering",
+    "peerings",
+    "query",
+    "session",
+    "snapshot",
+    "status",
+    "txn",
+];
+
+/// Whether a path belongs to Consul's API.
+pub fn owns(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix("/v1/") else { return false };
+    let segment = rest.split('/').next().unwrap_or_default();
+    SEGMENTS.binary_search(&segment).is_ok()
+}
+
+/// All routes of Consul's API.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/v1/status/leader", get(status::leader))
+        .route("/v1/status/peers", get(status::peers))
+        .merge(absent::routes())
+}
+
+/// 404 for a path of Consul's that no version of it has.
+pub(super) fn unknown_route() -> ConsulError {
+    ConsulError::not_found("Invalid URL path: not a recognized HTTP API endpoint")
+}
+
+/// 405, as Consul words it; the header `allow` is added by the router.
+pub(super) fn wrong_method(request: &Request) -> ConsulError {
+    ConsulError::new(StatusCode::METHOD_NOT_ALLOWED, format!("method {} not allowed", request.method()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_consul_are_told_from_ours() {
+        assert!(SEGMENTS.is_sorted());
+        for path in ["/v1/kv/a", "/v1/kv", "/v1/kv/", "/v1/status/leader", "/v1/connect/intentions"] {
+            assert!(owns(path), "{path}");
+        }
+        for path in ["/v1/mesh", "/v1/intentions", "/kv/a", "/v1/", "/v1/kvs", "/", "/v2/kv/a"] {
+            assert!(!owns(path), "{path}");
+        }
+    }
+}
