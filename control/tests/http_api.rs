@@ -279,8 +279,8 @@ async fn bad_input_is_refused_with_what_and_where() {
     put("/v1/intentions/%ff/api", "{\"verb\":\"allow\"}").await.refused(400);
     let error = control.delete("/v1/intentions/web/api?temproary=true").await.refused(400);
     assert!(error.contains("temproary"), "{error}");
-    let error = control.get("/v1/catalog/services").await.refused(404);
-    assert!(error.contains("/v1/catalog/services"), "{error}");
+    let error = control.get("/v1/nowhere/services").await.refused(404);
+    assert!(error.contains("/v1/nowhere/services"), "{error}");
     let error = control.post("/v1/intentions", json!({})).await.refused(405);
     assert!(error.contains("POST"), "{error}");
     let large = format!("{{\"verb\":\"allow\",\"reason\":\"{}\"}}", "x".repeat(1 << 20));
