@@ -1,6 +1,8 @@
 //! HTTP through two data planes in one process, with real certificates and snapshots made by hand.
 
 mod mesh;
+#[path = "cases/http_protection.rs"]
+mod protection;
 mod web;
 
 use std::time::Duration;

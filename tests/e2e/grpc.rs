@@ -80,6 +80,40 @@ fn every_kind_of_call_that_is_denied_says_so() {
 }
 
 #[test]
+fn over_a_rate_limit_a_call_is_resource_exhausted() {
+    let pair = pair();
+    pair.mesh.set(
+        "services: [{service: api, protocol: grpc, rate_limits: [{match: {path_exact: /pkg.Service/Fail}, requests_per_second: 0.01, burst: 1}]}]\n",
+    );
+    // What the service itself says, then what its sidecar says.
+    assert_eq!(run_script("grpc_client.py", &["denied", pair.upstream(), "Fail"])["code"], "UNKNOWN");
+    let limited = run_script("grpc_client.py", &["denied", pair.upstream(), "Fail"]);
+    assert_eq!(limited["code"], "RESOURCE_EXHAUSTED", "{limited}");
+    assert!(limited["details"].as_str().unwrap().contains("rate limit 0 of the service is used up"), "{limited}");
+    run_script("grpc_client.py", &["every_kind_of_call", pair.upstream()]);
+    assert_eq!(pair.service.requests().iter().filter(|line| line["method"] == "Fail" && line["event"] == "begun").count(), 1);
+    let log = pair.api.log();
+    assert!(log.lines().any(|line| line.contains("grpc_status=8") && line.contains("rate_limited")), "{log}");
+}
+
+#[test]
+fn faults_that_are_ordered_abort_calls_with_the_status_of_grpc_or_delay_them() {
+    let pair = pair();
+    let order = |faults: &str| pair.mesh.set(&format!("services: [{{service: api, protocol: grpc, faults: {faults}}}]\n"));
+    for (status, code) in [(503, "UNAVAILABLE"), (429, "UNAVAILABLE"), (404, "UNIMPLEMENTED"), (403, "PERMISSION_DENIED")] {
+        order(&format!("{{abort: {{percent: 100, status: {status}}}}}"));
+        let told = run_script("grpc_client.py", &["denied", pair.upstream(), "Unary"]);
+        assert_eq!(told["code"], code, "{status}: {told}");
+    }
+    assert_eq!(pair.service.requests().len(), 0);
+    order("{delay: {percent: 100, delay: 1s}}");
+    run_script("grpc_client.py", &["delayed", pair.upstream(), "1"]);
+    let unary =
+        |event: &str| pair.service.requests().iter().filter(|line| line["method"] == "Unary" && line["event"] == event).count();
+    assert_eq!(unary("begun"), 1, "the call whose deadline was shorter has not arrived");
+}
+
+#[test]
 fn many_streams_live_on_one_connection_and_many_connections_beside_each_other() {
     let pair = pair();
     // Callers have a hundred streams a connection; they wait or open a second one for more.

@@ -7,6 +7,7 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::Serialize;
 
 use super::body::Body;
+use super::headers::OVERLOADED;
 
 /// An answer to a request.
 pub(crate) type Answer = Response<Body>;
@@ -44,6 +45,8 @@ pub(crate) enum Refusal {
     TooMany,
     /// The service does not answer, or nobody can be sent to it.
     Unavailable,
+    /// A circuit breaker is open.
+    Overloaded,
     /// The service broke off, or answered with what is not HTTP.
     BadGateway,
     /// It took too long.
@@ -58,7 +61,7 @@ impl Refusal {
             Self::Denied => StatusCode::FORBIDDEN,
             Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadGateway => StatusCode::BAD_GATEWAY,
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::Injected(status) => status,
@@ -72,6 +75,7 @@ impl Refusal {
             Self::BadRequest => "bad_request",
             Self::TooMany => "rate_limited",
             Self::Unavailable => "unavailable",
+            Self::Overloaded => "overloaded",
             Self::BadGateway => "bad_gateway",
             Self::TimedOut => "timed_out",
             Self::Injected(_) => "injected",
@@ -84,7 +88,7 @@ impl Refusal {
             Self::Denied => 7,
             Self::BadRequest => 3,
             Self::TooMany => 8,
-            Self::Unavailable | Self::BadGateway => 14,
+            Self::Unavailable | Self::Overloaded | Self::BadGateway => 14,
             Self::TimedOut => 4,
             Self::Injected(status) => match status.as_u16() {
                 400 => 13,
@@ -110,6 +114,14 @@ struct Told<'a> {
 pub(crate) fn refuse(language: Language, refusal: Refusal, source: &str, destination: &str, because: &str) -> Answer {
     let told = Told { error: refusal.word(), source, destination, because };
     let text = serde_json::to_string(&told).unwrap_or_default();
+    let mut answer = told_in(language, refusal, text);
+    if refusal == Refusal::Overloaded {
+        answer.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
+    }
+    answer
+}
+
+fn told_in(language: Language, refusal: Refusal, text: String) -> Answer {
     match language {
         Language::Http => {
             let mut answer = Response::new(Body::own(Bytes::from(text)));

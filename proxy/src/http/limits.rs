@@ -17,6 +17,9 @@ pub struct HttpLimits {
     pub early_resets: usize,
     /// HTTP/2 streams that we may reset for faults of the peer.
     pub own_resets: usize,
+    /// HTTP/2 frames that say nothing (empty DATA, SETTINGS, PING, PRIORITY, unknown kinds) at once; a tenth of it a second
+    /// afterwards, and one for each frame with content and each KiB that is sent.
+    pub empty_frames: u32,
     /// An HTTP/2 connection asks its peer for a sign of life so often.
     pub ping_interval: Duration,
     /// And ends when none comes in so long.
@@ -40,6 +43,7 @@ impl Default for HttpLimits {
             streams: 100,
             early_resets: 20,
             own_resets: 1_024,
+            empty_frames: 1_000,
             ping_interval: Duration::from_secs(30),
             ping_timeout: Duration::from_secs(10),
             idle: Duration::from_secs(600),

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::HeaderValue;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Version as HttpVersion};
 use hyper::body::Incoming;
@@ -18,7 +17,7 @@ use super::answer::{Answer, Refusal};
 use super::authority::check_authority;
 use super::body::Body;
 use super::exchange::{Decider, Exchange, Side};
-use super::headers::{self, DENIED, OVERLOADED};
+use super::headers::{self, DENIED};
 use super::instances::{Instances, Unreached};
 use super::serve::{Active, Activity, Ended, Server};
 use super::trace::Trace;
@@ -160,11 +159,7 @@ impl CallerConnection {
         }
         match reached.service.breakers.request() {
             Ok(permit) => exchange.takes(permit, reached.service.budget.request()),
-            Err(overloaded) => {
-                let mut answer = exchange.refused(Refusal::Unavailable, &overloaded.to_string());
-                answer.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
-                return answer;
-            }
+            Err(overloaded) => return exchange.refused(Refusal::Overloaded, &overloaded.to_string()),
         }
         let outgoing = match Outgoing::new(head, said, body, &destination, service, reached.protocol, exchange.language()) {
             Ok(outgoing) => outgoing,

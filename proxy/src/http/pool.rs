@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::body::{Body, BodyError};
+use super::frames::Watched;
 use super::limits::HttpLimits;
 use super::serve::Spawner;
 use super::wire::Wire;
@@ -317,7 +318,8 @@ impl<C: Connect> Pool<C> {
             .max_header_list_size(limits.head_bytes as u32)
             .keep_alive_interval(limits.ping_interval)
             .keep_alive_timeout(limits.ping_timeout);
-        let (sender, connection) = builder.handshake(TokioIo::new(connected.wire)).await?;
+        let (watched, _) = Watched::new(connected.wire, 0, limits.empty_frames);
+        let (sender, connection) = builder.handshake(TokioIo::new(watched)).await?;
         self.drive(connection, connected.registered, connected.permit);
         Ok(sender)
     }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::answer::Answer;
+use super::frames::Watched;
 use super::framing::{self, FramingError, Guard, Guarded};
 use super::limits::HttpLimits;
 use super::wire::Wire;
@@ -92,6 +93,20 @@ impl Activity {
         self.open.load(Ordering::Relaxed) == 0
     }
 
+    /// Waits until it has had no request for so long, from now on.
+    async fn is_idle_for(&self, time: Duration) {
+        let begun = Instant::now();
+        loop {
+            let now = Instant::now();
+            let ended = self.started + Duration::from_millis(self.ended.load(Ordering::Relaxed));
+            let quiet_since = if self.is_quiet() { begun.max(ended) } else { now };
+            if now.saturating_duration_since(quiet_since) >= time {
+                return;
+            }
+            tokio::time::sleep_until(quiet_since + time).await;
+        }
+    }
+
     /// Whether it has had no request for a while, and nothing came that may become one: what is read next is the beginning
     /// of a request.
     fn is_drowsy(&self, now: Instant, after: Duration) -> bool {
@@ -134,6 +149,8 @@ pub(crate) enum Ended {
     Refused(FramingError),
     /// What was sent is not HTTP, or the connection failed.
     Failed,
+    /// Too many frames of HTTP/2 that say nothing.
+    Flooded,
     /// A request on it is allowed no more.
     Revoked,
 }
@@ -146,6 +163,7 @@ impl Ended {
             Self::Idle => "idle",
             Self::Refused(error) => error.word(),
             Self::Failed => "failed",
+            Self::Flooded => "flooded",
             Self::Revoked => "revoked",
         }
     }
@@ -178,7 +196,7 @@ impl Server {
                     Ok(asleep) => wire = asleep,
                     Err(ended) => return ended,
                 },
-                Ok(Version::Http2) => return Box::pin(self.http2(wire, service)).await,
+                Ok(Version::Http2) => return Box::pin(self.http2(wire, activity, service)).await,
                 Err(ended) => return ended,
             }
         }
@@ -291,7 +309,7 @@ impl Server {
         }
     }
 
-    async fn http2<S>(&self, wire: Wire, service: S) -> Ended
+    async fn http2<S>(&self, wire: Wire, activity: &Activity, service: S) -> Ended
     where
         S: Service<Request<Incoming>, Response = Answer, Error = Infallible> + Send + 'static,
         S::Future: Send + 'static,
@@ -308,17 +326,30 @@ impl Server {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(limits.ping_interval)
             .keep_alive_timeout(limits.ping_timeout);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(wire), service));
-        tokio::select! {
-            ended = connection.as_mut() => return ended_of(ended),
-            () = self.stopping.cancelled() => connection.as_mut().graceful_shutdown(),
+        let (watched, flood) = Watched::new(wire, PREFACE.len(), limits.empty_frames);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(watched), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.stopping.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = activity.is_idle_for(limits.idle) => {
+                connection.as_mut().graceful_shutdown();
+                // A request that is on its way is still answered.
+                tokio::select! {
+                    _ = connection.as_mut() => {}
+                    () = activity.is_idle_for(TELLING) => {}
+                }
+                return Ended::Idle;
+            }
+        };
+        match ended {
+            Ok(()) => Ended::Closed,
+            Err(_) if flood.is_over_the_limit() => Ended::Flooded,
+            Err(_) => Ended::Failed,
         }
-        ended_of(connection.await)
     }
-}
-
-fn ended_of(ended: Result<(), hyper::Error>) -> Ended {
-    if ended.is_ok() { Ended::Closed } else { Ended::Failed }
 }
 
 enum Version {

@@ -316,7 +316,7 @@ impl<'t> Tries<'t> {
             }
             Err(Failure::Connect(Unreached::Overloaded(overloaded), unsent) | Failure::Overloaded(overloaded, unsent)) => {
                 request.first = Some(*unsent);
-                Err(Failed { outcome: Some(Outcome::Overloaded), refusal: Refusal::Unavailable, because: overloaded.to_string() })
+                Err(Failed { outcome: Some(Outcome::Overloaded), refusal: Refusal::Overloaded, because: overloaded.to_string() })
             }
             Err(Failure::Connect(error, unsent)) => {
                 request.first = Some(*unsent);

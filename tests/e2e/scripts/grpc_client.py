@@ -159,6 +159,14 @@ def denied_kinds():
     say(code="PERMISSION_DENIED")
 
 
+# A call takes as long as it is delayed, and one whose deadline is shorter meets it.
+def delayed():
+    begun, delay = time.monotonic(), float(arguments[0])
+    assert unary("Unary")(b"hello", timeout=60) == b"hello" and time.monotonic() - begun >= delay
+    error = failure(lambda: unary("Unary")(b"hello", timeout=delay / 2))
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
+
+
 # More streams on one channel than a connection between sidecars has, each of which lives beside all others.
 def many_streams():
     streams = []
