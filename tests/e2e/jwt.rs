@@ -1,11 +1,13 @@
 //! Permissions that ask for tokens: the example of `docs/jwt.md`, with keys of our own.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Value, json};
 
-use crate::support::{Pair, curl, eventually};
+use crate::support::{Mesh, Pair, Process, Service, curl, eventually, script};
 
 /// The YAML of the page, the first block and the second.
 fn example() -> [String; 2] {
@@ -75,6 +77,9 @@ fn the_example_of_tokens_does_what_it_says() {
     let (ada, staff) = (people.token(json!({})), people.token(json!({"realm_access": {"roles": ["staff", "other"]}})));
     let build = |reference: &str| bearer(&jobs.token(json!({"ref": reference})));
     eventually("the keys are there", || (ask("GET", "/headers", &bearer(&ada)) == "200").then_some(()));
+    eventually("so are the others", || (ask("POST", "/v1/import", &build("refs/heads/main")) == "200").then_some(()));
+    let refused = || pair.api.metric("postern_jwt_refused_total", &[]);
+    let before = refused();
 
     assert_eq!(ask("GET", "/x", "X-No: token"), "403");
     assert_eq!(ask("GET", "/x", &format!("Cookie: session={ada}; other=1")), "200");
@@ -83,6 +88,7 @@ fn the_example_of_tokens_does_what_it_says() {
     assert_eq!(ask("POST", "/v1/import", &build("refs/heads/main")), "200");
     assert_eq!(ask("POST", "/v1/import", &build("refs/heads/mine")), "403");
     assert_eq!(ask("POST", "/v1/import", &bearer(&staff)), "403", "of the other provider");
+    assert_eq!(refused(), before, "both look for tokens in the same place, and each was taken by one");
 
     let stranger = Issuer::new("https://login.example.com");
     let altered = format!(
@@ -103,7 +109,11 @@ fn the_example_of_tokens_does_what_it_says() {
         ("empty", String::new()),
         ("no token", "x.y.z".into()),
     ] {
+        let before = refused();
         assert_eq!(ask("GET", "/bad", &bearer(&token)), "403", "{what}");
+        // A header that ends behind the scheme has none.
+        let of_it = if token.is_empty() { 0.0 } else { 1.0 };
+        assert_eq!(refused(), before + of_it, "{what}: counted once, not for each provider");
     }
     let seen = pair.service.requests();
     assert!(!seen.iter().any(|request| request["path"] == "/bad"));
@@ -116,4 +126,74 @@ fn the_example_of_tokens_does_what_it_says() {
     write("people.json", stranger.keys());
     eventually("the new keys count", || (ask("GET", "/x", &bearer(&stranger.token(json!({})))) == "200").then_some(()));
     assert_eq!(ask("GET", "/x", &bearer(&ada)), "403");
+}
+
+/// Certificates of two authorities, one of which is trusted, for a server on this host.
+fn certificates(directory: &Path) {
+    let line = "for ca in trusted stranger; do
+          openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $ca.key -out $ca.pem -days 2 -subj /CN=$ca \\
+            -addext keyUsage=critical,keyCertSign
+          openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout $ca-server.key -out $ca.csr -subj /CN=server
+          printf 'subjectAltName=DNS:localhost\n' > $ca.ext
+          openssl x509 -req -in $ca.csr -CA $ca.pem -CAkey $ca.key -CAcreateserial -days 2 -extfile $ca.ext -out $ca-server.pem
+        done";
+    let output = Command::new("bash").args(["-euc", line]).current_dir(directory).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn keys_are_fetched_over_https_from_whom_the_roots_of_the_system_vouch_for() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    certificates(directory.path());
+    let served = path("served");
+    std::fs::create_dir(&served).unwrap();
+    let people = Issuer::new("https://login.example.com");
+    std::fs::write(served.join("keys.json"), people.keys()).unwrap();
+    let serve = |ca: &str| {
+        let mut command = script("https_files.py");
+        command.arg(&served).arg(path(&format!("{ca}-server.pem"))).arg(path(&format!("{ca}-server.key")));
+        let process = Process::start_announcing(&mut command, &path(&format!("{ca}.log")));
+        let port = process.line();
+        (process, port)
+    };
+    let (trusted, stranger) = (serve("trusted"), serve("stranger"));
+
+    let mesh = Mesh::start_trusting(&path("trusted.pem"));
+    let pair = Pair::of(mesh, "http", |mesh| Service::start(mesh, "http_service.py"));
+    let provider = |name: &str, host: &str, port: &str| {
+        format!(
+            "- {{name: {name}, issuer: \"https://login.example.com\", from: [{{header: {{name: x-{name}}}}}], \
+             jwks: {{url: {{url: \"https://{host}:{port}/keys.json\", refresh: 1s}}}}}}\n"
+        )
+    };
+    let providers = [
+        provider("people", "localhost", &trusted.1),
+        provider("strangers", "localhost", &stranger.1),
+        provider("misnamed", "127.0.0.1", &trusted.1),
+    ];
+    pair.mesh.set(&format!("jwt_providers:\n{}", providers.concat()));
+    let names = ["people", "strangers", "misnamed"];
+    let permissions = names.map(|name| format!("{{action: allow, path_prefix: /{name}, jwt: [{{provider: {name}}}]}}"));
+    pair.permit(&format!("[{}]", permissions.join(", ")));
+    let ask = |name: &str, issuer: &Issuer| {
+        let header = format!("x-{name}: {}", issuer.token(json!({})));
+        curl(&["-o", "/dev/null", "-w", "%{http_code}", "-H", &header, &format!("http://{}/{name}", pair.upstream())])
+    };
+    eventually("the keys are there", || (ask("people", &people) == "200").then_some(()));
+    for name in ["strangers", "misnamed"] {
+        let problem = eventually("it is told why there are none", || {
+            let config = pair.mesh.json(&["service", "config", "show"]);
+            let all = config["jwt_providers"].as_array().unwrap().clone();
+            let keys = all.iter().find(|stored| stored["provider"]["name"] == name).map(|stored| stored["keys"].clone()).unwrap();
+            keys["problem"].as_str().map(str::to_owned)
+        });
+        assert!(problem.contains("TLS handshake"), "{name}: {problem}");
+        assert_eq!(ask(name, &people), "403", "{name}: no key is taken from there");
+    }
+
+    let new = Issuer::new("https://login.example.com");
+    std::fs::write(served.join("keys.json"), new.keys()).unwrap();
+    eventually("the new keys count", || (ask("people", &new) == "200").then_some(()));
+    assert_eq!(ask("people", &people), "403");
 }

@@ -155,7 +155,11 @@ pub struct Pair {
 impl Pair {
     /// Both sidecars, with nothing allowed yet.
     pub fn start(protocol: &str, service: impl FnOnce(&Mesh) -> Service) -> Self {
-        let mesh = Mesh::start();
+        Self::of(Mesh::start(), protocol, service)
+    }
+
+    /// The same in a mesh that is there already.
+    pub fn of(mesh: Mesh, protocol: &str, service: impl FnOnce(&Mesh) -> Service) -> Self {
         let service = service(&mesh);
         let api = mesh.serve_as("api", protocol, &service.address);
         let web = mesh.call("web", &["api"]);

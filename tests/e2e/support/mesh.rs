@@ -1,7 +1,7 @@
 //! A control plane and its sidecars, in a directory of their own.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -18,6 +18,8 @@ pub struct Mesh {
     options: Vec<String>,
     of_sidecars: Vec<String>,
     host: Option<Host>,
+    /// Of the system.
+    roots: Option<PathBuf>,
     pub http: String,
     pub grpc: String,
 }
@@ -39,6 +41,14 @@ impl Mesh {
     pub fn over(carriage: Carriage) -> Self {
         let mut mesh = Self::start();
         mesh.of_sidecars = carriage.flags().map(String::from).to_vec();
+        mesh
+    }
+
+    /// With the roots of this file in place of those that the system has.
+    pub fn start_trusting(roots: &Path) -> Self {
+        let mut mesh = Self::new(None, "127.0.0.1:0", &[]);
+        mesh.roots = Some(roots.into());
+        mesh.start_control();
         mesh
     }
 
@@ -87,6 +97,7 @@ impl Mesh {
             options: options.iter().map(ToString::to_string).collect(),
             of_sidecars: Vec::new(),
             host,
+            roots: None,
             http: "127.0.0.1:0".into(),
             grpc: grpc.into(),
         }
@@ -99,6 +110,7 @@ impl Mesh {
         command.args(["--http", &self.http, "--grpc", &self.grpc, "--print-addresses"]);
         command.arg("--seal-key-file").arg(self.path("seal.key"));
         command.args(&self.options);
+        command.envs(self.roots.iter().map(|roots| ("SSL_CERT_FILE", roots)));
         let control = Process::start_announcing(&mut command, &self.path("control.log"));
         let addresses: Value = serde_json::from_str(&control.line()).unwrap();
         self.http = addresses["http"].as_str().unwrap().into();

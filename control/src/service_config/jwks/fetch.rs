@@ -34,7 +34,9 @@ pub(super) enum FetchError {
         why: String,
     },
     /// Its certificate was refused.
-    #[error("the TLS handshake with {host} failed: {why}; the roots of this system decide, and TLS 1.3 is needed")]
+    #[error(
+        "the TLS handshake with {host} failed: {why}; the roots of this system, or of SSL_CERT_FILE, decide, and TLS 1.3 is needed"
+    )]
     Tls {
         /// HOST:PORT.
         host: String,

@@ -2,8 +2,9 @@
 
 use thiserror::Error;
 
-/// Why a token is not taken. Nothing of the token is in the text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+/// Why a token is not taken. Nothing of the token is in the text. In the order in which it is looked at: the greater one is
+/// nearer to being taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Error)]
 pub enum JwtError {
     /// Longer than [`super::MOST_TOKEN_BYTES`].
     #[error("the token is longer than 8 KiB")]

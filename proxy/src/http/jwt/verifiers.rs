@@ -31,8 +31,33 @@ struct Provider {
 pub struct Checked<'v> {
     /// What permissions may rely on.
     pub verified: VerifiedTokens,
-    /// Providers for whom the request has a token that is not taken, with the reason, for the log.
+    /// For each token that no provider takes, the provider that came nearest to it and what it misses, for the log.
     pub refused: SmallVec<[(&'v PortName, JwtError); 1]>,
+}
+
+/// What the providers, one after the other, say of the tokens of a request. Several may look in the same place, and each
+/// takes only its own.
+#[derive(Default)]
+struct Said<'r, 'v> {
+    taken: SmallVec<[&'r str; 2]>,
+    refused: SmallVec<[(&'r str, &'v PortName, JwtError); 2]>,
+}
+
+impl<'r, 'v> Said<'r, 'v> {
+    fn refuses(&mut self, provider: &'v PortName, token: &'r str, error: JwtError) {
+        match self.refused.iter_mut().find(|(one, ..)| *one == token) {
+            Some((_, _, before)) if *before >= error => {}
+            Some(nearer) => *nearer = (token, provider, error),
+            None => self.refused.push((token, provider, error)),
+        }
+    }
+
+    /// Tokens that nobody takes.
+    fn refused(self) -> impl Iterator<Item = (&'v PortName, JwtError)> {
+        let Self { taken, refused } = self;
+        let of_nobody = refused.into_iter().filter(move |(token, ..)| !taken.contains(token));
+        of_nobody.map(|(_, provider, error)| (provider, error))
+    }
 }
 
 impl Verifiers {
@@ -56,15 +81,14 @@ impl Verifiers {
     /// Verifies the tokens of a request. A provider's token counts only if every token that the request carries in the
     /// provider's places is good, or a service could read one that nobody verified; the claims are those of the first.
     pub fn tokens(&self, headers: &HeaderMap, query: Option<&str>, now: SystemTime, cache: &mut TokenCache) -> Checked<'_> {
-        let mut checked = Checked::default();
+        let mut said = Said::default();
+        let mut verified = VerifiedTokens::default();
         for provider in &self.0 {
-            match provider.check(headers, query, now, cache) {
-                None => {}
-                Some(Ok(claims)) => checked.verified.insert_shared(provider.name.as_str(), claims.as_map().clone()),
-                Some(Err(error)) => checked.refused.push((&provider.name, error)),
+            if let Some(claims) = provider.check(&provider.places.find(headers, query), now, cache, &mut said) {
+                verified.insert_shared(provider.name.as_str(), claims.as_map().clone());
             }
         }
-        checked
+        Checked { verified, refused: said.refused().collect() }
     }
 
     /// Takes away the headers and cookies of providers whose tokens are not passed on to the service.
@@ -76,19 +100,26 @@ impl Verifiers {
 }
 
 impl Provider {
-    fn check(
-        &self,
-        headers: &HeaderMap,
-        query: Option<&str>,
+    /// The claims of the first token, where all are good.
+    fn check<'r, 'v>(
+        &'v self,
+        tokens: &[&'r str],
         now: SystemTime,
         cache: &mut TokenCache,
-    ) -> Option<Result<Claims, JwtError>> {
+        said: &mut Said<'r, 'v>,
+    ) -> Option<Claims> {
         let mut first = None;
-        for token in self.places.find(headers, query) {
-            let Some(verifier) = &self.verifier else { return Some(Err(JwtError::UnknownKey)) };
-            match verifier.verify_cached(token, now, cache) {
-                Ok(claims) => first = first.or(Some(Ok(claims))),
-                Err(error) => return Some(Err(error)),
+        for token in tokens {
+            let verified = self.verifier.as_ref().ok_or(JwtError::UnknownKey);
+            match verified.and_then(|verifier| verifier.verify_cached(token, now, cache)) {
+                Ok(claims) => {
+                    said.taken.push(token);
+                    first = first.or(Some(claims));
+                }
+                Err(error) => {
+                    said.refuses(&self.name, token, error);
+                    return None;
+                }
             }
         }
         first
