@@ -231,6 +231,25 @@ def ticks():
     say(code=error.code().name, details=error.details())
 
 
+# For each line of standard input: a stream of Both, until it is ended from afar. Says when and how it ended, and whether one of
+# Other on the same connection goes on.
+def ends():
+    other = Growing()
+    on_other = of("stream_stream", "Other")(other)
+    for _ in range(int(arguments[0])):
+        sys.stdin.readline()
+        both = Growing()
+        on_both = of("stream_stream", "Both")(both)
+        both.put(b"x")
+        assert next(on_both) == b"x"
+        say(ready=True)
+        error = failure(lambda: next(on_both))
+        at = time.time()
+        other.put(b"y")
+        say(at=at, code=error.code().name, other_goes_on=next(on_other) == b"y")
+        both.put(None)
+
+
 def headers():
     pairs = [pair.split("=", 1) for pair in arguments]
     answer = unary("Headers")(b"", metadata=[(key, value) for key, value in pairs], timeout=30)
