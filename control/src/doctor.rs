@@ -34,6 +34,8 @@ pub struct Surroundings {
     pub file_limit: u64,
     /// Where the audit log is.
     pub audit_dir: PathBuf,
+    /// Why DNS is not served, where it is not although nobody turned it off.
+    pub dns_problem: Option<String>,
 }
 
 /// Everything that a diagnosis rests on.
@@ -297,6 +299,15 @@ fn this_process(evidence: &Evidence<'_>, findings: &mut Vec<Finding>) {
             evidence.surroundings.audit_dir.display(),
             format!("the audit log is not as it was written: {why}"),
             "keep the files, and compare them with your copy of the log: somebody changed them, or the disk did",
+        ));
+    }
+    if let Some(why) = &evidence.surroundings.dns_problem {
+        findings.push(finding(
+            Severity::Warning,
+            "dns_port_taken",
+            "control plane",
+            format!("DNS is not served: {why}"),
+            "free the port and start the control plane again, or choose --dns, or say that none is wanted with --dns off",
         ));
     }
     let limit = evidence.surroundings.file_limit;

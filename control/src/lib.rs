@@ -10,12 +10,14 @@
 //! | `service_config` | changes of settings and JWT providers, and the keys that come from elsewhere |
 //! | `registry`, `push`, `grpc` | instances, and their streams |
 //! | `acl` | who may do what with what Consul's API serves |
+//! | `dns` | services and nodes by name |
 //! | `http`, `metrics`, `doctor` | the HTTP API and what can be seen |
 //! | `audit`, `seal` | the log that cannot be rewritten unseen, and keys at rest |
 //! | `settings`, `server` | one control plane, started and stopped |
 
 pub mod acl;
 pub mod audit;
+pub mod dns;
 pub mod doctor;
 pub mod grpc;
 pub mod http;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::data_dir::DataDir;
 use crate::audit::{AuditSettings, AuditWriter, spawn_writer};
+use crate::dns::{self, DnsError, DnsListen, DnsListener, DnsServer};
 use crate::doctor::Surroundings;
 use crate::grpc::{self, GrpcConfig, GrpcError, GrpcServer, GrpcSettings};
 use crate::http::certificate::{CertificateSlot, Reachable};
@@ -88,6 +89,9 @@ pub enum ControlError {
     /// The HTTP API does not open.
     #[error(transparent)]
     Http(#[from] ServeError),
+    /// DNS does not open where it was asked for.
+    #[error(transparent)]
+    Dns(#[from] DnsError),
     /// The address of the sidecars' port has no number.
     #[error("cannot resolve --grpc {address}: {why}; give an IP address of this host")]
     Resolve {
@@ -120,7 +124,12 @@ pub async fn run(
     }
     let data_dir = DataDir::open(&settings.data_dir)?;
     let control = Control::start(&settings, &data_dir).await?;
-    tracing::info!(http = control.addresses.http, grpc = control.addresses.grpc, "the control plane serves");
+    tracing::info!(
+        http = control.addresses.http,
+        grpc = control.addresses.grpc,
+        dns = control.addresses.dns,
+        "the control plane serves"
+    );
     ready(&control.addresses);
     shutdown.await;
     tracing::info!("the control plane stops; the mesh works on without it");
@@ -133,6 +142,7 @@ struct Control {
     addresses: Addresses,
     http: HttpServer,
     grpc: GrpcServer,
+    dns: Option<DnsServer>,
     mesh: Arc<MeshService>,
     identity: Arc<IdentityService>,
     audit: AuditWriter,
@@ -148,6 +158,7 @@ struct Sockets {
     /// Where the HTTP API shows a certificate of the mesh's authority, and under which names.
     certificate: Option<(Reachable, Arc<CertificateSlot>)>,
     grpc: std::net::TcpListener,
+    dns: Result<Option<DnsListener>, String>,
 }
 
 impl Control {
@@ -184,6 +195,10 @@ impl Control {
             settings: GrpcSettings { renew_grace: settings.renew_grace, ..GrpcSettings::default() },
         })?;
         let stop = CancellationToken::new();
+        let (dns, dns_problem) = match sockets.dns {
+            Ok(listener) => (listener.map(|listener| serve_dns(listener, &mirror, settings)).transpose()?, None),
+            Err(problem) => (None, Some(problem)),
+        };
         let api = Api {
             mirror,
             policy,
@@ -200,19 +215,26 @@ impl Control {
             svid_ttl: settings.svid_ttl,
             grpc_address: grpc.local_addr().to_string(),
             stop: stop.clone(),
-            surroundings: Surroundings { host, file_limit, audit_dir: data_dir.audit() },
+            surroundings: Surroundings { host, file_limit, audit_dir: data_dir.audit(), dns_problem },
             store,
         };
-        let addresses = Addresses { http: sockets.http_address, grpc: grpc.local_addr().to_string(), dns: None };
+        let addresses = Addresses {
+            http: sockets.http_address,
+            grpc: grpc.local_addr().to_string(),
+            dns: dns.as_ref().map(|dns| dns.local_addr().to_string()),
+        };
         let http = HttpServer::start(sockets.http, http::router(Arc::new(api)), Limits::default(), stop);
-        Ok(Self { addresses, http, grpc, mesh, identity, audit, sweeper, engine })
+        Ok(Self { addresses, http, grpc, dns, mesh, identity, audit, sweeper, engine })
     }
 
     /// Requests under way are answered and streams told; what takes longer than `deadline` is dropped.
     async fn stop(self, deadline: Duration) {
-        let Self { http, grpc, mesh, identity, audit, sweeper, engine, .. } = self;
+        let Self { http, grpc, dns, mesh, identity, audit, sweeper, engine, .. } = self;
         sweeper.abort();
         let serving = async {
+            if let Some(dns) = dns {
+                dns.shut_down().await;
+            }
             // All at once: what the sidecars' port still lets in, the mesh ends.
             tokio::join!(http.shut_down(deadline), grpc.shut_down(), mesh.shut_down());
         };
@@ -258,7 +280,8 @@ async fn bind(settings: &Settings, data_dir: &DataDir, host: &str) -> Result<Soc
     let mut http = vec![listener];
     http.extend(bind_socket(&data_dir.http_socket()));
     let grpc = grpc::bind(resolve(&settings.grpc).await?)?;
-    Ok(Sockets { http, http_address, host_names: HostNames::new(names), certificate, grpc })
+    let dns = bind_dns(&settings.dns).await?;
+    Ok(Sockets { http, http_address, host_names: HostNames::new(names), certificate, grpc, dns })
 }
 
 /// The socket in the data directory is a convenience: where the path is too long for one, the port remains.
@@ -270,6 +293,26 @@ fn bind_socket(path: &Path) -> Option<Listener> {
             None
         }
     }
+}
+
+/// DNS where it was asked for, or nothing starts; on its usual port where that is free, or the reason why not.
+async fn bind_dns(listen: &DnsListen) -> Result<Result<Option<DnsListener>, String>, ControlError> {
+    match listen {
+        DnsListen::Off => Ok(Ok(None)),
+        DnsListen::At(address) => Ok(Ok(Some(DnsListener::bind(address).await?))),
+        DnsListen::Usual => Ok(match DnsListener::bind(&dns::usual()).await {
+            Ok(listener) => Ok(Some(listener)),
+            Err(error) => {
+                tracing::warn!(%error, "DNS is not served; everything else is");
+                Err(error.to_string())
+            }
+        }),
+    }
+}
+
+fn serve_dns(listener: DnsListener, mirror: &Arc<Mirror>, settings: &Settings) -> Result<DnsServer, DnsError> {
+    let recursors = settings.recursors.iter().map(|recursor| recursor.0).collect();
+    DnsServer::start(listener, Arc::clone(mirror) as Arc<dyn dns::Catalog + Send + Sync>, recursors)
 }
 
 async fn resolve(address: &Address) -> Result<SocketAddr, ControlError> {

@@ -10,6 +10,8 @@ pub use postern_names::{Address, SettingError};
 use postern_names::{Datacenter, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+pub use crate::dns::{DnsListen, Recursor};
+
 /// Everything that a control plane is told at its start. `Default` is what is shipped.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -24,6 +26,10 @@ pub struct Settings {
     pub http_key: Option<PathBuf>,
     /// `--grpc`: where sidecars connect (TLS).
     pub grpc: Address,
+    /// `--dns`: where DNS is served.
+    pub dns: DnsListen,
+    /// `--recursor`: asked in this order for names that are not ours.
+    pub recursors: Vec<Recursor>,
     /// `--trust-domain`: fixed at the first start. `None`: what is stored, `<uuid>.postern` for a new store.
     pub trust_domain: Option<TrustDomain>,
     /// `--datacenter`: fixed at the first start. `None`: what is stored, `dc1` for a new store.
@@ -74,6 +80,8 @@ impl Default for Settings {
             http_cert: None,
             http_key: None,
             grpc: Address::Tcp { host: "::".into(), port: 8502 },
+            dns: DnsListen::Usual,
+            recursors: Vec::new(),
             trust_domain: None,
             datacenter: None,
             default: DefaultPolicy::Deny,

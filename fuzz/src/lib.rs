@@ -4,6 +4,7 @@
 //! The fuzz targets call these; `tests/corpora.rs` of the root package includes this file and calls them with every
 //! file of `corpus/`, so that each `cargo test` replays what fuzzing has found.
 
+mod dns;
 mod framing;
 mod hello;
 pub mod jwt;
@@ -39,6 +40,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
+pub use dns::dns_message;
 pub use framing::http1_framing;
 pub use hello::client_hello;
 pub use jwt::jwt;
@@ -76,6 +78,7 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("path", path),
     ("http1_framing", http1_framing),
     ("jwt", jwt),
+    ("dns_message", dns_message),
 ];
 
 /// The moment at which the certificates of the corpus are judged: 2026-01-01T00:30:00Z.

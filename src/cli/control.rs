@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use postern_control::settings::{DnsListen, Recursor};
 use postern_names::Address;
 use postern_names::{Datacenter, TrustDomain};
 
@@ -52,9 +53,12 @@ pub struct ControlArgs {
     /// Where sidecars connect (TLS).
     #[arg(long, value_name = "ADDR", default_value = "[::]:8502")]
     pub grpc: Address,
-    /// DNS (not built yet).
+    /// DNS, on UDP and TCP; `off` for none [default: 127.0.0.1:8600, where it is free].
     #[arg(long, value_name = "ADDR")]
-    pub dns: Option<Address>,
+    pub dns: Option<DnsListen>,
+    /// A DNS server that is asked for names that are not ours, in this order; without one they are refused.
+    #[arg(long, value_name = "ADDR", value_delimiter = ',')]
+    pub recursor: Vec<Recursor>,
     /// Trust domain, fixed at first start [default: a random one].
     #[arg(long, value_name = "TD")]
     pub trust_domain: Option<TrustDomain>,

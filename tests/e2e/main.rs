@@ -6,6 +6,7 @@ mod calls;
 mod command_line;
 mod dev;
 mod direct_clients;
+mod dns;
 mod draining;
 mod grpc;
 mod hostile;

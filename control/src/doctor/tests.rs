@@ -152,7 +152,7 @@ fn authority() -> AuthorityStatus {
 }
 
 fn surroundings() -> Surroundings {
-    Surroundings { host: "control".into(), file_limit: 65_536, audit_dir: "/audit".into() }
+    Surroundings { host: "control".into(), file_limit: 65_536, audit_dir: "/audit".into(), dns_problem: None }
 }
 
 #[test]

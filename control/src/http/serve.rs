@@ -243,7 +243,7 @@ impl Places {
 }
 
 /// One IPv4 address, or a /64 of IPv6: whoever has one of those has all.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from(u128::from(ip) & !u128::from(u64::MAX))),
         v4 => v4,

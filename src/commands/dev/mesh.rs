@@ -29,6 +29,8 @@ pub struct Mesh {
     pub http: String,
     /// HOST:PORT where sidecars connect.
     pub grpc: String,
+    /// HOST:PORT of the DNS server.
+    pub dns: String,
     /// HOST:PORT of the service `web` itself.
     pub web: Option<String>,
     /// HOST:PORT of every service itself.
@@ -46,6 +48,7 @@ impl Mesh {
             directory: directory.to_owned(),
             http: String::new(),
             grpc: String::new(),
+            dns: String::new(),
             web: None,
             locals: Vec::new(),
             log: log.clone(),
@@ -71,18 +74,19 @@ impl Mesh {
     /// Starts the control plane, on the usual ports where they are free. Another process may take one of those between
     /// our look and the start; then there are others.
     pub async fn start_control(&mut self) -> Result<(), Failure> {
-        let usual = [usual_or_free(8500), usual_or_free(8502)];
-        let any = [String::from("127.0.0.1:0"), String::from("127.0.0.1:0")];
+        let usual = [usual_or_free(8500), usual_or_free(8502), usual_or_free(8600)];
+        let any = [(); 3].map(|()| String::from("127.0.0.1:0"));
         match self.start_control_on(&usual).await {
             Err(_) if usual != any => self.start_control_on(&any).await,
             started => started,
         }
     }
 
-    async fn start_control_on(&mut self, [http, grpc]: &[String; 2]) -> Result<(), Failure> {
+    async fn start_control_on(&mut self, [http, grpc, dns]: &[String; 3]) -> Result<(), Failure> {
         let mut arguments = vec!["control".to_owned(), "--print-addresses".into(), "--until-stdin-closes".into()];
         arguments.extend(["--data-dir".into(), self.directory.display().to_string()]);
         arguments.extend(["--http".into(), http.clone(), "--grpc".into(), grpc.clone()]);
+        arguments.extend(["--dns".into(), dns.clone()]);
         if self.seals_in_memory {
             arguments.push("--seal-in-memory".into());
         } else if let Some(path) = process_environment("POSTERN_CONTROL_SEAL_KEY_FILE") {
@@ -94,6 +98,7 @@ impl Mesh {
         let addresses: postern_control::Addresses = control.addresses().await?;
         self.http = addresses.http;
         self.grpc = addresses.grpc;
+        self.dns = addresses.dns.unwrap_or_default();
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 
 use postern_api::http::{Finding, Severity};
+use postern_control::dns::{self, DnsListen};
 use postern_control::doctor::ports::{holder_of, is_taken};
 use postern_names::Address;
 
@@ -27,7 +28,15 @@ pub fn in_the_way(environment: Environment<'_>) -> Vec<Finding> {
     // Settings that cannot be read are told by `meshctl control`.
     let Ok(loaded) = settings::load(&line, environment) else { return Vec::new() };
     let Command::Control(args) = loaded.cli.command else { return Vec::new() };
-    [("--http", &args.http), ("--grpc", &args.grpc)].into_iter().filter_map(|(flag, address)| taken(flag, address)).collect()
+    let mut findings: Vec<Finding> =
+        [("--http", &args.http), ("--grpc", &args.grpc)].into_iter().filter_map(|(flag, address)| taken(flag, address)).collect();
+    findings.extend(match args.dns.unwrap_or_default() {
+        DnsListen::Off => None,
+        DnsListen::At(address) => taken("--dns", &address),
+        // Without its usual port the control plane starts all the same.
+        DnsListen::Usual => taken("--dns", &dns::usual()).map(|finding| Finding { severity: Severity::Warning, ..finding }),
+    });
+    findings
 }
 
 fn taken(flag: &str, address: &Address) -> Option<Finding> {

@@ -22,6 +22,7 @@ pub struct Mesh {
     roots: Option<PathBuf>,
     pub http: String,
     pub grpc: String,
+    pub dns: String,
 }
 
 impl Mesh {
@@ -67,6 +68,14 @@ impl Mesh {
         mesh
     }
 
+    /// On another host, with DNS there.
+    pub fn start_with_dns_on(host: &Host, dns: &str) -> Self {
+        let mut mesh = Self::new(Some(host.clone()), "127.0.0.1:8502", &[]);
+        mesh.dns = dns.into();
+        mesh.start_control();
+        mesh
+    }
+
     /// On another host with its HTTP API on an address of the network, by a certificate that `certificate` in the mesh's
     /// directory verifies.
     pub fn start_with_https_on(host: &Host, ip: &str) -> Self {
@@ -100,6 +109,7 @@ impl Mesh {
             roots: None,
             http: "127.0.0.1:0".into(),
             grpc: grpc.into(),
+            dns: "127.0.0.1:0".into(),
         }
     }
 
@@ -107,7 +117,7 @@ impl Mesh {
     pub fn start_control(&mut self) {
         assert!(self.control.is_none(), "the control plane runs already");
         let mut command = self.command("control");
-        command.args(["--http", &self.http, "--grpc", &self.grpc, "--print-addresses"]);
+        command.args(["--http", &self.http, "--grpc", &self.grpc, "--dns", &self.dns, "--print-addresses"]);
         command.arg("--seal-key-file").arg(self.path("seal.key"));
         command.args(&self.options);
         command.envs(self.roots.iter().map(|roots| ("SSL_CERT_FILE", roots)));
@@ -115,6 +125,7 @@ impl Mesh {
         let addresses: Value = serde_json::from_str(&control.line()).unwrap();
         self.http = addresses["http"].as_str().unwrap().into();
         self.grpc = addresses["grpc"].as_str().unwrap().into();
+        self.dns = addresses["dns"].as_str().unwrap().into();
         self.control = Some(control);
     }
 
