@@ -8,6 +8,7 @@
 //! | `identity` | enrolment tokens, the authority and its keys, enrolment, renewal, revocation |
 //! | `policy` | changes of intentions as transactions |
 //! | `service_config` | changes of settings and JWT providers, and the keys that come from elsewhere |
+//! | `kv`, `sessions` | the key-value store, and who holds its locks |
 //! | `registry`, `push`, `grpc` | instances, and their streams |
 //! | `acl` | who may do what with what Consul's API serves |
 //! | `dns` | services and nodes by name |
@@ -22,6 +23,7 @@ pub mod doctor;
 pub mod grpc;
 pub mod http;
 pub mod identity;
+pub mod kv;
 pub mod metrics;
 pub mod mirror;
 pub mod policy;
@@ -31,6 +33,7 @@ pub mod registry;
 pub mod seal;
 pub mod server;
 pub mod service_config;
+pub mod sessions;
 pub mod settings;
 pub mod store;
 

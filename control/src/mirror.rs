@@ -12,6 +12,7 @@ mod settings;
 mod topics;
 mod view;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
 use postern_intentions::Party;
 use postern_names::{PortName, ServiceName};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use self::change_sets::{ChangeSets, SetInForce, StagedChunk};
@@ -78,6 +79,8 @@ pub struct Mirror {
     changes: broadcast::Sender<Arc<Change>>,
     observers: RwLock<Vec<Arc<dyn Observer>>>,
     topics: Topics,
+    /// Who waits for which revision.
+    waiters: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
     follower: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -94,6 +97,7 @@ impl Mirror {
             changes: broadcast::Sender::new(SUBSCRIBER_BACKLOG),
             observers: RwLock::new(Vec::new()),
             topics: Topics::default(),
+            waiters: Mutex::default(),
             follower: Mutex::new(None),
         });
         let follower = tokio::spawn(follow(Arc::downgrade(&mirror), store));
@@ -113,9 +117,21 @@ impl Mirror {
 
     /// Waits until the view holds `revision`.
     pub async fn reached(&self, revision: u64) {
-        let mut seen = self.revision.subscribe();
+        if self.revision() >= revision {
+            return;
+        }
+        let reached = {
+            let mut waiters = self.waiters.lock();
+            // Looked at again under the lock: whoever publishes a revision wakes after it is set.
+            if self.revision() >= revision {
+                return;
+            }
+            let (sender, reached) = oneshot::channel();
+            waiters.entry(revision).or_default().push(sender);
+            reached
+        };
         // The sender lives in self, so this ends only when the revision is there.
-        let _ = seen.wait_for(|at| *at >= revision).await;
+        let _ = reached.await;
     }
 
     /// Changes from now on. A receiver that lagged must read all again.
@@ -161,8 +177,20 @@ impl Mirror {
         self.topics.changed(change);
     }
 
+    /// Wakes those alone whose revision is there: many wait when many write.
+    fn wake_waiters(&self, revision: u64) {
+        let mut waiters = self.waiters.lock();
+        while let Some(first) = waiters.first_entry().filter(|first| *first.key() <= revision) {
+            for waiter in first.remove() {
+                // Who gave up is told nothing.
+                let _ = waiter.send(());
+            }
+        }
+    }
+
     fn publish(&self, change: Change) {
         self.revision.send_replace(change.revision);
+        self.wake_waiters(change.revision);
         // No subscriber is fine.
         let _ = self.changes.send(Arc::new(change));
     }
@@ -178,7 +206,7 @@ impl Drop for Mirror {
 
 async fn load(store: &dyn Store) -> Result<View, MirrorError> {
     let range = store.range(b"", 0).await?;
-    View::load(range.revision, range.kvs.iter().map(|kv| (&kv.key[..], &kv.value[..], kv.mod_revision)))
+    View::load(range.revision, &range.kvs)
 }
 
 /// Applies every batch of the watch; opens it again where it broke, and loads all again where revisions were compacted away.

@@ -14,6 +14,8 @@
 //! | `traffic/NAME` | [`SettingsRecord`]: what an operator set for the service |
 //! | `jwt/NAME` | [`ProviderRecord`] |
 //! | `jwks/NAME` | [`JwksRecord`]: the keys of a provider whose source is a file or a URL |
+//! | `kv/KEY` | [`StoredEntry`](crate::kv::StoredEntry): a sealed value, in a form of its own |
+//! | `session/ID` | [`SessionRecord`](crate::sessions::SessionRecord) |
 //! | `change-set`, `change-set/ID/…` | [`change_set`]: a change that is larger than a transaction |
 //! | `authority/…`, `audit/…` | not mirrored: the sealed keys, and audit entries on their way to the log |
 
@@ -33,6 +35,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::settings::{JwksRecord, ProviderRecord, SettingsRecord};
+use crate::kv::{KV_PREFIX, kv_key};
 
 /// Which mesh this store belongs to; written once, at the first start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -236,11 +239,18 @@ pub enum RecordKey {
     Provider(PortName),
     /// `jwks/NAME`
     Jwks(PortName),
+    /// `kv/KEY`; a key may hold any bytes
+    Kv(Bytes),
+    /// `session/ID`
+    Session(String),
 }
 
 impl RecordKey {
     /// The bytes of the key in the store.
     pub fn to_bytes(&self) -> Bytes {
+        if let Self::Kv(key) = self {
+            return kv_key(key);
+        }
         Bytes::from(self.to_string().into_bytes())
     }
 }
@@ -263,6 +273,8 @@ impl fmt::Display for RecordKey {
             Self::Settings(name) => write!(f, "traffic/{name}"),
             Self::Provider(name) => write!(f, "jwt/{name}"),
             Self::Jwks(name) => write!(f, "jwks/{name}"),
+            Self::Kv(key) => write!(f, "kv/{}", String::from_utf8_lossy(key)),
+            Self::Session(id) => write!(f, "session/{id}"),
         }
     }
 }
@@ -284,6 +296,9 @@ impl TryFrom<&[u8]> for RecordKey {
     type Error = NotMirrored;
 
     fn try_from(key: &[u8]) -> Result<Self, NotMirrored> {
+        if let Some(key) = key.strip_prefix(KV_PREFIX) {
+            return Ok(Self::Kv(Bytes::copy_from_slice(key)));
+        }
         match std::str::from_utf8(key) {
             Ok(text) => text.parse(),
             Err(_) => Err(NotMirrored(String::from_utf8_lossy(key).chars().take(200).collect())),
@@ -292,6 +307,9 @@ impl TryFrom<&[u8]> for RecordKey {
 }
 
 fn parse_key(text: &str) -> Option<RecordKey> {
+    if let Some(key) = text.strip_prefix("kv/") {
+        return Some(RecordKey::Kv(Bytes::copy_from_slice(key.as_bytes())));
+    }
     let parts: Vec<&str> = text.split('/').collect();
     Some(match parts.as_slice() {
         ["meta", "cluster"] => RecordKey::Cluster,
@@ -315,6 +333,7 @@ fn parse_key(text: &str) -> Option<RecordKey> {
         ["traffic", name] => RecordKey::Settings(name.parse().ok()?),
         ["jwt", name] => RecordKey::Provider(name.parse().ok()?),
         ["jwks", name] => RecordKey::Jwks(name.parse().ok()?),
+        ["session", id] if !id.is_empty() => RecordKey::Session((*id).to_owned()),
         _ => return None,
     })
 }
@@ -442,6 +461,8 @@ mod tests {
             "traffic/db",
             "jwt/corp",
             "jwks/corp",
+            "kv/app/a b",
+            "session/5f0c1b5e",
         ] {
             assert_eq!(text.parse::<RecordKey>().unwrap().to_string(), text);
         }

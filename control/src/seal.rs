@@ -84,6 +84,9 @@ impl fmt::Debug for SealKey {
 }
 
 impl SealKey {
+    /// By how many bytes sealing makes something longer: version, nonce and tag.
+    pub const OVERHEAD: usize = 1 + NONCE_LEN + 16;
+
     /// A new key that is lost with the process.
     pub fn in_memory() -> Self {
         let mut key = Self([0; KEY_LEN]);
@@ -164,7 +167,7 @@ impl SealKey {
     }
 
     /// Seals `plain` as the record `record` of the cluster `cluster_id`, with a random nonce (AES-256-GCM).
-    pub fn seal(&self, cluster_id: &str, record: &str, plain: &[u8]) -> Vec<u8> {
+    pub fn seal(&self, cluster_id: &str, record: impl AsRef<[u8]>, plain: &[u8]) -> Vec<u8> {
         let mut nonce = [0; NONCE_LEN];
         fill_random(&mut nonce);
         let mut sealed = Vec::with_capacity(1 + NONCE_LEN + plain.len() + AES_256_GCM.tag_len());
@@ -175,7 +178,7 @@ impl SealKey {
             .cipher()
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
-                associated(cluster_id, record),
+                associated(cluster_id, record.as_ref()),
                 &mut sealed[1 + NONCE_LEN..],
             )
             .expect("AES-256-GCM seals whatever fits in memory");
@@ -187,8 +190,9 @@ impl SealKey {
     ///
     /// # Errors
     /// [`SealError::Refused`] if it was sealed with another key, for another cluster or record, or changed since.
-    pub fn open(&self, cluster_id: &str, record: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
-        let refused = || SealError::Refused { record: record.to_owned() };
+    pub fn open(&self, cluster_id: &str, record: impl AsRef<[u8]>, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        let record = record.as_ref();
+        let refused = || SealError::Refused { record: String::from_utf8_lossy(record).into_owned() };
         let (version, rest) = sealed.split_first().ok_or_else(refused)?;
         if *version != VERSION {
             return Err(refused());
@@ -214,11 +218,11 @@ fn fill_random(bytes: &mut [u8]) {
 }
 
 /// What a sealed record is bound to. The length keeps (`ab`, `c`) apart from (`a`, `bc`).
-fn associated(cluster_id: &str, record: &str) -> Aad<Vec<u8>> {
+fn associated(cluster_id: &str, record: &[u8]) -> Aad<Vec<u8>> {
     let mut bytes = Vec::with_capacity(8 + cluster_id.len() + record.len());
     bytes.extend_from_slice(&(cluster_id.len() as u64).to_be_bytes());
     bytes.extend_from_slice(cluster_id.as_bytes());
-    bytes.extend_from_slice(record.as_bytes());
+    bytes.extend_from_slice(record);
     Aad::from(bytes)
 }
 

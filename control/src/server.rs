@@ -23,6 +23,7 @@ use crate::http::host::HostNames;
 use crate::http::serve::{self, HttpServer, Limits, Listener, ServeError};
 use crate::http::{self, Api};
 use crate::identity::{BroughtCa, IdentityError, IdentityService, IdentitySettings};
+use crate::kv::KeyValues;
 use crate::metrics::{IssuedCounter, MeteredStore, Metrics};
 use crate::mirror::{Mirror, MirrorError};
 use crate::policy::Policy;
@@ -31,6 +32,7 @@ use crate::registry::RegistrySettings;
 use crate::seal::SealError;
 use crate::service_config::ServiceConfigs;
 use crate::service_config::jwks::JwksKeeper;
+use crate::sessions::{SessionSettings, Sessions};
 use crate::settings::{Address, Addresses, SettingError, Settings};
 use crate::store::{RedbStore, Store, StoreError, StoreSettings};
 
@@ -174,7 +176,8 @@ impl Control {
         let operators = operator::ensure(&store, &data_dir.operator_token()).await?;
         let mirror = Mirror::start(Arc::clone(&store)).await?;
         mirror.observe(Arc::new(IssuedCounter::new(Arc::clone(&metrics))));
-        let identity = IdentityService::new(Arc::clone(&store), Arc::clone(&mirror), seal, identity_settings(settings)).await?;
+        let identity =
+            IdentityService::new(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&seal), identity_settings(settings)).await?;
         if let Some((reachable, slot)) = sockets.certificate {
             identity.certify(reachable, slot)?;
         }
@@ -184,6 +187,8 @@ impl Control {
         let policy = Arc::new(Policy::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
         let service_configs = Arc::new(ServiceConfigs::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
         let jwks = JwksKeeper::start(Arc::clone(&store), Arc::clone(&mirror));
+        let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), seal);
+        let sessions = Sessions::start(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&keys), session_settings(settings));
         let sweeper = tokio::spawn(sweep(Arc::clone(&policy)));
         let grpc = GrpcServer::start(GrpcConfig {
             listener: sockets.grpc,
@@ -204,6 +209,8 @@ impl Control {
             policy,
             service_configs,
             jwks,
+            keys,
+            sessions,
             identity: Arc::clone(&identity),
             sidecars: mesh.sidecars(),
             registry: mesh.registry(),
@@ -331,6 +338,13 @@ fn identity_settings(settings: &Settings) -> IdentitySettings {
         // Short lives, which only tests have, are looked at as often.
         upkeep: (settings.svid_ttl / 10).clamp(Duration::from_millis(200), Duration::from_secs(10)),
         ..IdentitySettings::default()
+    }
+}
+
+fn session_settings(settings: &Settings) -> SessionSettings {
+    match settings.test_periods {
+        true => SessionSettings { min_ttl: Duration::from_secs(1) },
+        false => SessionSettings::default(),
     }
 }
 

@@ -44,6 +44,7 @@ pub(crate) use self::services::is_loopback_elsewhere;
 pub use self::status::mesh_info;
 use crate::doctor::Surroundings;
 use crate::identity::IdentityService;
+use crate::kv::KeyValues;
 use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::policy::Policy;
@@ -51,6 +52,7 @@ use crate::push::{PushStats, Sidecars};
 use crate::registry::Registry;
 use crate::service_config::ServiceConfigs;
 use crate::service_config::jwks::JwksKeeper;
+use crate::sessions::Sessions;
 use crate::store::Store;
 
 /// `server:` of every answer; by it a client knows that no other product listens here.
@@ -70,6 +72,10 @@ pub struct Api {
     pub jwks: Arc<JwksKeeper>,
     /// Tokens, authority, revocation.
     pub identity: Arc<IdentityService>,
+    /// Keys and values.
+    pub keys: Arc<KeyValues>,
+    /// Who holds their locks.
+    pub sessions: Arc<Sessions>,
     /// Open streams.
     pub sidecars: Arc<Sidecars>,
     /// Instances.

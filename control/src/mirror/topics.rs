@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use futures_util::future::select_all;
 use parking_lot::Mutex;
 use postern_names::ServiceName;
@@ -21,6 +22,12 @@ const MAX_WAITERS: usize = 20_000;
 /// What can be waited for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Topic {
+    /// A key of the key-value store.
+    Key(Bytes),
+    /// All its keys that begin so.
+    KeysUnder(Bytes),
+    /// Any session.
+    Sessions,
     /// The instances of a service, and what is known of them.
     Service(ServiceName),
     /// Which services there are, and any instance.
@@ -92,6 +99,8 @@ impl Topics {
         }
         for key in &change.keys {
             match key {
+                RecordKey::Kv(key) => self.wake_key(key),
+                RecordKey::Session(_) => self.wake(&Topic::Sessions),
                 RecordKey::Instance(_) | RecordKey::Service(_) => self.wake(&Topic::Catalog),
                 RecordKey::Default | RecordKey::Intention(_) => self.wake(&Topic::Intentions),
                 RecordKey::Settings(_) | RecordKey::Provider(_) | RecordKey::Jwks(_) => self.wake(&Topic::Settings),
@@ -100,6 +109,31 @@ impl Topics {
         }
         for service in &change.services {
             self.wake(&Topic::Service(service.clone()));
+        }
+    }
+
+    /// Wakes whoever waits for this key or for what it begins with.
+    fn wake_key(&self, key: &Bytes) {
+        let lists = self.lists.lock();
+        if lists.by_topic.is_empty() {
+            return;
+        }
+        if let Some(list) = lists.by_topic.get(&Topic::Key(key.clone())) {
+            list.wake.notify_waiters();
+        }
+        // The prefixes of a key that are waited for, the longest first: each is the greatest at or below what is left.
+        let mut rest = key.clone();
+        while let Some((Topic::KeysUnder(prefix), list)) =
+            lists.by_topic.range(Topic::KeysUnder(Bytes::new())..=Topic::KeysUnder(rest.clone())).next_back()
+        {
+            let common = rest.iter().zip(prefix).take_while(|(a, b)| a == b).count();
+            if common < prefix.len() {
+                rest.truncate(common);
+                continue;
+            }
+            list.wake.notify_waiters();
+            let Some(shorter) = prefix.len().checked_sub(1) else { return };
+            rest.truncate(shorter);
         }
     }
 
@@ -184,6 +218,26 @@ mod tests {
         let mut waiting = topics.wait_for(&[Topic::Catalog]).unwrap();
         topics.wake(&Topic::Catalog);
         assert!(is_woken(&mut waiting).await);
+    }
+
+    #[tokio::test]
+    async fn a_key_wakes_those_who_wait_for_it_or_for_a_prefix_of_it() {
+        let topics = Topics::default();
+        let prefixes = ["", "a", "app", "app/", "app/db", "app/db/x", "app0", "b", "app/c", "app/d"];
+        for key in ["app/db", "app/db/", "app", "", "b/c", "zzz", "app/da", "ap"] {
+            let mut waiting: Vec<_> = prefixes
+                .iter()
+                .map(|prefix| (*prefix, topics.wait_for(&[Topic::KeysUnder((*prefix).into())]).unwrap()))
+                .collect();
+            let mut exact = topics.wait_for(&[Topic::Key(key.to_owned().into())]).unwrap();
+            let mut other = topics.wait_for(&[Topic::Key("app/other".into()), Topic::Sessions]).unwrap();
+            topics.changed(&change(vec![RecordKey::Kv(key.to_owned().into())]));
+            for (prefix, waiting) in &mut waiting {
+                assert_eq!(is_woken(waiting).await, key.starts_with(*prefix), "{prefix:?} of {key:?}");
+            }
+            assert!(is_woken(&mut exact).await);
+            assert!(!is_woken(&mut other).await);
+        }
     }
 
     #[tokio::test]

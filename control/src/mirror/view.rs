@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use postern_ca::Serial;
 use postern_intentions::{DefaultPolicy, Entry, EntryContent, PairKey, Party, Protocol, RuleSet};
@@ -13,12 +14,14 @@ use serde::de::DeserializeOwned;
 use super::change_sets::ChangeSets;
 use super::settings::SettingsView;
 use super::{Change, MirrorError};
+use crate::kv::{KV_PREFIX, KvView};
 use crate::records::change_set::{ChangeSetKey, POINTER};
 use crate::records::{
     self, ClusterRecord, DefaultRecord, InstanceRecord, IntentionRecord, IssuanceRecord, LineageRecord, RecordKey, RevokedRecord,
     ServiceRecord, TokenRecord,
 };
-use crate::store::Batch;
+use crate::sessions::SessionsView;
+use crate::store::{Batch, Event, Kv};
 
 /// All mirrored records at one revision. Where a record comes with a number, that is the revision that last changed it.
 #[derive(Debug)]
@@ -49,6 +52,10 @@ pub struct View {
     pub settings: SettingsView,
     /// Changes that are larger than a transaction.
     pub change_sets: ChangeSets,
+    /// The key-value store.
+    pub kv: KvView,
+    /// Sessions, which hold its locks.
+    pub sessions: SessionsView,
     by_destination: HashMap<Party, BTreeSet<PairKey>>,
     by_service: HashMap<ServiceName, BTreeSet<InstanceId>>,
     service_revisions: HashMap<ServiceName, u64>,
@@ -72,6 +79,8 @@ impl View {
             services: BTreeMap::new(),
             settings: SettingsView::default(),
             change_sets: ChangeSets::default(),
+            kv: KvView::default(),
+            sessions: SessionsView::default(),
             by_destination: HashMap::new(),
             by_service: HashMap::new(),
             service_revisions: HashMap::new(),
@@ -157,17 +166,23 @@ impl View {
     }
 
     /// The view of everything that a store holds.
-    pub(super) fn load<'a>(revision: u64, records: impl Iterator<Item = (&'a [u8], &'a [u8], u64)>) -> Result<Self, MirrorError> {
-        let records: Vec<_> = records.collect();
-        let cluster = cluster_among(&records)?;
+    pub(super) fn load(revision: u64, records: &[Kv]) -> Result<Self, MirrorError> {
+        let cluster = cluster_among(records)?;
         let mut view = Self::empty(cluster);
+        view.kv.loaded_at(revision);
+        view.sessions.loaded_at(revision);
         let mut change = Change::default();
-        for (key, value, mod_revision) in &records {
-            view.put(key, Some(value), *mod_revision, &mut change);
+        for kv in records {
+            match kv.key.strip_prefix(KV_PREFIX) {
+                Some(name) => {
+                    view.kv.put(kv.key.slice_ref(name), Some(&kv.value), kv.mod_revision, kv.create_revision);
+                }
+                None => view.put(&kv.key, Some(&kv.value), kv.mod_revision, &mut change),
+            }
         }
         // Last: the set is read when it is named, and says what is true where it was not moved yet.
-        for (_, value, mod_revision) in records.iter().filter(|(key, ..)| *key == POINTER) {
-            view.point(Some(value), *mod_revision, &mut change);
+        for kv in records.iter().filter(|kv| kv.key == POINTER) {
+            view.point(Some(&kv.value), kv.mod_revision, &mut change);
         }
         view.revision = revision;
         Ok(view)
@@ -177,13 +192,21 @@ impl View {
     pub(super) fn apply(&mut self, batch: &Batch) -> Change {
         let mut change = Change { revision: batch.revision, ..Change::default() };
         for event in &batch.events {
-            self.put(&event.key, event.value.as_deref(), event.mod_revision, &mut change);
+            match event.key.strip_prefix(KV_PREFIX) {
+                Some(name) => self.put_kv(event.key.slice_ref(name), event, &mut change),
+                None => self.put(&event.key, event.value.as_deref(), event.mod_revision, &mut change),
+            }
         }
         for event in batch.events.iter().filter(|event| event.key == POINTER) {
             self.point(event.value.as_deref(), event.mod_revision, &mut change);
         }
         self.revision = batch.revision;
         change
+    }
+
+    fn put_kv(&mut self, key: Bytes, event: &Event, change: &mut Change) {
+        self.kv.put(key.clone(), event.value.as_ref(), event.mod_revision, event.create_revision);
+        change.keys.push(RecordKey::Kv(key));
     }
 
     /// The pointer names a change set: all that it says is true in this one revision.
@@ -230,6 +253,9 @@ impl View {
                 set(&mut self.settings.providers, name, readable(key, value).map(|record| (record, revision)));
             }
             RecordKey::Jwks(name) => set(&mut self.settings.jwks, name, readable(key, value).map(|record| (record, revision))),
+            RecordKey::Session(id) => self.sessions.put(id, readable(key, value), revision),
+            // They need more than this is given.
+            RecordKey::Kv(_) => return,
         }
         change.keys.push(parsed);
     }
@@ -292,10 +318,10 @@ fn named_in(entry: Option<&(IntentionRecord, u64)>) -> BTreeSet<PortName> {
     entry.map(|(record, _)| super::settings::providers_in(&record.intention)).unwrap_or_default()
 }
 
-fn cluster_among(records: &[(&[u8], &[u8], u64)]) -> Result<ClusterRecord, MirrorError> {
+fn cluster_among(records: &[Kv]) -> Result<ClusterRecord, MirrorError> {
     let cluster_key = records::cluster_key();
-    let (key, value, _) = records.iter().find(|(key, ..)| *key == &cluster_key[..]).ok_or(MirrorError::NoCluster)?;
-    Ok(records::decode(key, value)?)
+    let kv = records.iter().find(|kv| kv.key == cluster_key).ok_or(MirrorError::NoCluster)?;
+    Ok(records::decode(&kv.key, &kv.value)?)
 }
 
 /// The four pairs of parties that match a call, each permanent and temporary.

@@ -340,7 +340,7 @@ impl Sidecars {
                 }
             }
             // Endpoints are marked by service, from the sets.
-            RecordKey::Instance(_) | RecordKey::Token(_) | RecordKey::Issuance(_) => {}
+            RecordKey::Instance(_) | RecordKey::Token(_) | RecordKey::Issuance(_) | RecordKey::Kv(_) | RecordKey::Session(_) => {}
         }
     }
 

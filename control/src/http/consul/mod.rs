@@ -11,7 +11,7 @@
 //! | `answer`, `error` | how it is answered |
 //! | `blocking` | answers that wait for something newer |
 //! | `absent` | what Consul has and is not here: 501 |
-//! | `status` | the routes |
+//! | `kv`, `session`, `txn`, `status` | the routes |
 
 mod absent;
 pub mod answer;
@@ -21,14 +21,17 @@ pub mod call;
 pub mod duration;
 pub mod error;
 pub mod fields;
+mod kv;
+mod session;
 mod status;
+mod txn;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::routing::get;
+use axum::routing::{get, put};
 
 use self::error::ConsulError;
 use super::Api;
@@ -72,6 +75,16 @@ pub fn owns(path: &str) -> bool {
 /// All routes of Consul's API.
 pub(super) fn routes() -> Router<Arc<Api>> {
     Router::new()
+        .route("/v1/kv", get(kv::get).put(kv::put).delete(kv::delete))
+        .route("/v1/kv/", get(kv::get).put(kv::put).delete(kv::delete))
+        .route("/v1/kv/{*key}", get(kv::get).put(kv::put).delete(kv::delete))
+        .route("/v1/txn", put(txn::apply))
+        .route("/v1/session/create", put(session::create))
+        .route("/v1/session/destroy/{id}", put(session::destroy))
+        .route("/v1/session/renew/{id}", put(session::renew))
+        .route("/v1/session/info/{id}", get(session::info))
+        .route("/v1/session/node/{node}", get(session::of_node))
+        .route("/v1/session/list", get(session::list))
         .route("/v1/status/leader", get(status::leader))
         .route("/v1/status/peers", get(status::peers))
         .merge(absent::routes())
