@@ -5,6 +5,7 @@
 //! file of `corpus/`, so that each `cargo test` replays what fuzzing has found.
 
 mod dns;
+mod frames;
 mod framing;
 mod hello;
 pub mod jwt;
@@ -41,6 +42,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 pub use dns::dns_message;
+pub use frames::http2_frames;
 pub use framing::http1_framing;
 pub use hello::client_hello;
 pub use jwt::jwt;
@@ -77,6 +79,7 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("record_conversation", record_conversation),
     ("path", path),
     ("http1_framing", http1_framing),
+    ("http2_frames", http2_frames),
     ("jwt", jwt),
     ("dns_message", dns_message),
 ];

@@ -72,6 +72,7 @@ fn main() {
     tunnels();
     records();
     framings();
+    http2_frames();
     signed_tokens();
 }
 
@@ -402,6 +403,25 @@ fn framings() {
         if !matches!(verdict, Verdict::Refused(word, _) if !seen.insert(*word)) {
             seed("http1_framing", &name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-"), [&[7], *bytes].concat());
         }
+    }
+}
+
+/// A preface, then frames by kind, flags and length.
+fn http2_frames() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let frame =
+        |kind: u8, flags: u8, length: u8| [&[0, 0, length, kind, flags, 0, 0, 0, 1][..], &vec![b'x'; length.into()]].concat();
+    let request = [frame(4, 0, 6), frame(1, 4, 9), frame(0, 0, 5), frame(8, 0, 4), frame(0, 1, 0)].concat();
+    for (name, size, frames) in [
+        ("a-request", 255, request.clone()),
+        ("a-request-byte-by-byte", 1, request),
+        ("empty-data", 7, frame(0, 0, 0).repeat(12)),
+        ("padding-alone", 64, frame(0, 8, 200).repeat(12)),
+        ("pings", 5, frame(6, 0, 8).repeat(12)),
+        ("pings-between-data", 9, [frame(6, 0, 8), frame(0, 0, 3)].concat().repeat(20)),
+        ("a-head-cut", 3, vec![0, 0, 4, 6]),
+    ] {
+        seed("http2_frames", name, [&[size, PREFACE.len() as u8][..], PREFACE, &frames].concat());
     }
 }
 

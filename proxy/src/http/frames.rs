@@ -48,9 +48,9 @@ impl Flood {
     }
 }
 
-/// Finds the frames in what is read.
+/// Finds the frames in what is read, and counts those that say nothing.
 #[derive(Debug)]
-struct Frames {
+pub struct Frames {
     /// Bytes until the next head.
     skip: usize,
     head: [u8; HEAD],
@@ -65,20 +65,29 @@ struct Frames {
 
 /// Too many frames that say nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct TooMany;
+pub struct TooMany;
 
 impl<T> Watched<T> {
     /// Around a socket on which `preface` bytes come before the first frame. `most` frames that say nothing may come at once, a
     /// tenth of it in each second after that, and one more for each frame with content and each KiB that is sent.
     pub(crate) fn new(socket: T, preface: usize, most: u32) -> (Self, Flood) {
         let flood = Flood::default();
-        let frames = Frames { skip: preface, head: [0; HEAD], held: 0, room: most, most, paid: Instant::now() };
-        (Self { socket, frames, written: 0, flood: flood.clone() }, flood)
+        (Self { socket, frames: Frames::new(preface, most), written: 0, flood: flood.clone() }, flood)
     }
 }
 
 impl Frames {
-    fn pass(&mut self, mut bytes: &[u8], written: &mut u64) -> Result<(), TooMany> {
+    /// Of a connection on which `preface` bytes come before the first frame, and on which `most` frames that say nothing may
+    /// come at once.
+    pub fn new(preface: usize, most: u32) -> Self {
+        Self { skip: preface, head: [0; HEAD], held: 0, room: most, most, paid: Instant::now() }
+    }
+
+    /// Looks at what was read. `written` is how many bytes were sent that have paid for no frame yet.
+    ///
+    /// # Errors
+    /// [`TooMany`]: the connection has to end.
+    pub fn pass(&mut self, mut bytes: &[u8], written: &mut u64) -> Result<(), TooMany> {
         while !bytes.is_empty() {
             let skipped = self.skip.min(bytes.len());
             self.skip -= skipped;
@@ -185,7 +194,7 @@ mod tests {
     }
 
     fn frames() -> Frames {
-        Frames { skip: 0, head: [0; HEAD], held: 0, room: MOST, most: MOST, paid: Instant::now() }
+        Frames::new(0, MOST)
     }
 
     /// How many of these frames pass.

@@ -9,7 +9,7 @@ mod authority;
 pub(crate) mod body;
 pub(crate) mod exchange;
 mod expect;
-mod frames;
+pub mod frames;
 pub mod framing;
 pub(crate) mod headers;
 pub(crate) mod inbound;
