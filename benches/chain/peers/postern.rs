@@ -16,6 +16,8 @@ use crate::process::Process;
 
 /// As many as the file limit of the other peers admits.
 const CONNECTIONS: &str = "18000";
+/// What the circuit breakers of the service let through at once.
+const ROOM: u32 = 18_000;
 
 /// One process a sidecar, one worker each.
 pub fn start(site: Site<'_>, flags: &[String]) -> anyhow::Result<Pair> {
@@ -122,6 +124,16 @@ impl Mesh<'_> {
         let file = self.directory.join("intentions.yaml");
         std::fs::write(&file, json!({"intentions": intentions}).to_string())?;
         self.meshctl(&["intention", "apply", "--merge", "--yes", "-f", &file.to_string_lossy()])?;
+        if site.protocol == Protocol::Tcp {
+            return Ok(());
+        }
+        // As for the others, whose limits of connections are raised too: 2,000 requests at once are a line of the table.
+        let breakers = json!({"connections": ROOM, "pending": ROOM, "requests": ROOM});
+        let services: Vec<Value> =
+            (0..site.servers).map(|number| json!({"service": server(number), "circuit_breakers": breakers})).collect();
+        let file = self.directory.join("settings.yaml");
+        std::fs::write(&file, json!({"services": services}).to_string())?;
+        self.meshctl(&["service", "config", "apply", "--yes", "-f", &file.to_string_lossy()])?;
         Ok(())
     }
 
