@@ -45,7 +45,7 @@ impl Call<'_> {
         line.text("instance", self.instance);
         line.text("port", self.port);
         match self.address {
-            Some(address) => line.display("address", &address),
+            Some(address) => line.address("address", address),
             None => line.text("address", ""),
         }
         line.text("verdict", self.judged.map_or("failed", Judged::as_str));

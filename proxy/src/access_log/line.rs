@@ -3,10 +3,13 @@
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
+
+use crate::http::trace::hexadecimal;
 
 /// How lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -124,13 +127,50 @@ impl Line<'_> {
     /// A whole number.
     pub(super) fn number(&mut self, key: &str, value: u64) {
         self.key(key);
-        let _ = write!(self.bytes, "{value}");
+        self.decimal(value);
+    }
+
+    /// HOST:PORT.
+    pub(super) fn address(&mut self, key: &str, address: SocketAddr) {
+        let SocketAddr::V4(address) = address else { return self.display(key, &address) };
+        self.key(key);
+        for (octet, before) in address.ip().octets().into_iter().zip(*b"\"...") {
+            self.bytes.push(before);
+            self.decimal(octet.into());
+        }
+        self.bytes.push(b':');
+        self.decimal(address.port().into());
+        self.bytes.push(b'"');
+    }
+
+    /// A number of 128 bits as 32 hexadecimal digits.
+    pub(super) fn hexadecimal(&mut self, key: &str, value: u128) {
+        self.key(key);
+        self.bytes.push(b'"');
+        self.bytes.extend_from_slice(&hexadecimal(value));
+        self.bytes.push(b'"');
+    }
+
+    fn decimal(&mut self, value: u64) {
+        self.bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// The digits of a fraction, zeros before them included.
+    fn decimals<const N: usize>(&mut self, mut value: u32) {
+        let mut digits = [b'0'; N];
+        for digit in digits.iter_mut().rev() {
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+        self.bytes.extend_from_slice(&digits);
     }
 
     /// A length of time in milliseconds with three decimals.
     pub(super) fn milliseconds(&mut self, key: &str, micros: u64) {
         self.key(key);
-        let _ = write!(self.bytes, "{}.{:03}", micros / 1_000, micros % 1_000);
+        self.decimal(micros / 1_000);
+        self.bytes.push(b'.');
+        self.decimals::<3>((micros % 1_000) as u32);
     }
 
     /// RFC 3339 with microseconds.
@@ -158,7 +198,9 @@ impl Line<'_> {
             }
             self.bytes.extend_from_slice(text.as_bytes());
         });
-        let _ = write!(self.bytes, ".{:06}Z", since.subsec_micros());
+        self.bytes.push(b'.');
+        self.decimals::<6>(since.subsec_micros());
+        self.bytes.push(b'Z');
     }
 }
 
@@ -172,9 +214,20 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
+/// What does not stand for itself between quotes, by byte.
+const ESCAPED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = byte < 0x20 || byte == 0x22 || byte == 0x5c || byte == 0x7f;
+        byte += 1;
+    }
+    table
+};
+
 fn escape(bytes: &mut Vec<u8>, text: &str) {
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\' || byte == 0x7f) {
+    while let Some(at) = rest.bytes().position(|byte| ESCAPED[usize::from(byte)]) {
         bytes.extend_from_slice(&rest.as_bytes()[..at]);
         match rest.as_bytes()[at] {
             byte @ (b'"' | b'\\') => bytes.extend_from_slice(&[b'\\', byte]),
@@ -206,6 +259,9 @@ mod tests {
         line.display("because", &"intention web -> api");
         line.number("status", 200);
         line.milliseconds("duration_ms", 1_042);
+        line.hexadecimal("trace", 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
+        line.address("v4", "10.0.203.7:8080".parse().expect("address"));
+        line.address("v6", "[2001:db8::1]:80".parse().expect("address"));
     }
 
     #[test]
@@ -215,6 +271,8 @@ mod tests {
         assert_eq!(value["path"], "/a\"b\\c\n\u{7f}ü");
         assert_eq!(value["message"], "request");
         assert_eq!((value["status"].as_u64(), value["duration_ms"].as_f64()), (Some(200), Some(1.042)));
+        assert_eq!(value["trace"], "0af7651916cd43dd8448eb211c80319c");
+        assert_eq!((&value["v4"], &value["v6"]), (&"10.0.203.7:8080".into(), &"[2001:db8::1]:80".into()));
         assert!(line.ends_with("}\n") && line.matches('\n').count() == 1);
     }
 

@@ -173,7 +173,7 @@ impl RequestRecord<'_> {
             line.milliseconds("duration_ms", self.duration.as_micros() as u64);
             line.text("reason", self.reason);
             if let Some(trace) = self.trace {
-                line.display("trace", &format_args!("{:032x}", trace.id));
+                line.hexadecimal("trace", trace.id);
             }
         });
     }

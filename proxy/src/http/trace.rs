@@ -1,7 +1,5 @@
 //! W3C trace context (Trace Context, Level 1): passed on with a new parent, or started.
 
-use std::fmt;
-
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use rand::Rng;
 
@@ -26,7 +24,7 @@ impl Trace {
     /// not valid, or there twice, starts a new trace (§3.2.3 and §4.3).
     pub(crate) fn carry(headers: &mut HeaderMap, rng: &mut impl Rng) -> Self {
         let trace = Self::of(headers, rng);
-        if let Ok(value) = HeaderValue::try_from(trace.to_string()) {
+        if let Ok(value) = HeaderValue::from_bytes(&trace.written()) {
             headers.insert(TRACEPARENT, value);
         }
         trace
@@ -45,11 +43,24 @@ impl Trace {
     }
 }
 
-impl fmt::Display for Trace {
-    /// As the next one reads it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.id, self.span, u8::from(self.is_sampled))
+impl Trace {
+    /// As the next one reads it (§3.2).
+    fn written(&self) -> [u8; 55] {
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        text[3..35].copy_from_slice(&hexadecimal(self.id));
+        text[36..52].copy_from_slice(&hexadecimal(self.span.into())[16..]);
+        text[54] += u8::from(self.is_sampled);
+        text
     }
+}
+
+/// 32 digits, lower case.
+pub(crate) fn hexadecimal(number: u128) -> [u8; 32] {
+    let mut digits = [0; 32];
+    for (two, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
+        *two = [byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]);
+    }
+    digits
 }
 
 /// Trace, parent and whether it is sampled, of version 00 or of a later one that begins like it (§3.2.4).
