@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use postern_ca::Refusal;
 use postern_intentions::{Because, Call, Decision, Mode, Verdict, decide};
 use postern_names::{PortName, ServiceName};
+use slab::Slab;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::clock::Clock;
@@ -180,10 +181,10 @@ pub struct Connections {
 
 #[derive(Debug, Default)]
 struct Inner {
-    next: u64,
     inbound: usize,
     inbound_of: HashMap<ServiceName, usize>,
-    entries: HashMap<u64, Entry>,
+    /// A place is taken again only after whoever had it has left.
+    entries: Slab<Entry>,
     earliest_end: Option<SystemTime>,
 }
 
@@ -255,9 +256,7 @@ impl Connections {
     fn enter(self: &Arc<Self>, inner: &mut Inner, judgeable: Judgeable, kill: Option<Arc<Kill>>) -> Registered {
         let (closer, closed) = oneshot::channel();
         let ends = judgeable.peer.not_after();
-        let id = inner.next;
-        inner.next += 1;
-        inner.entries.insert(id, Entry { judgeable: judgeable.clone(), closer: Some(closer), kill });
+        let id = inner.entries.insert(Entry { judgeable: judgeable.clone(), closer: Some(closer), kill });
         if inner.earliest_end.is_none_or(|earliest| ends < earliest) {
             inner.earliest_end = Some(ends);
             self.ends_sooner.notify_one();
@@ -281,7 +280,7 @@ impl Connections {
     fn close_where(&self, mut verdict: impl FnMut(&Judgeable) -> Option<Closed>) {
         let mut inner = self.inner.lock();
         let mut earliest_end = None;
-        for entry in inner.entries.values_mut().filter(|entry| entry.closer.is_some()) {
+        for (_, entry) in inner.entries.iter_mut().filter(|(_, entry)| entry.closer.is_some()) {
             let Some(closed) = verdict(&entry.judgeable) else {
                 let ends = entry.judgeable.peer.not_after();
                 earliest_end = Some(earliest_end.map_or(ends, |earliest: SystemTime| earliest.min(ends)));
@@ -309,9 +308,9 @@ impl Connections {
         self.inner.lock().earliest_end
     }
 
-    fn leave(&self, id: u64) {
+    fn leave(&self, id: usize) {
         let mut inner = self.inner.lock();
-        let Some(entry) = inner.entries.remove(&id) else { return };
+        let Some(entry) = inner.entries.try_remove(id) else { return };
         if entry.judgeable.is_connection() {
             self.open.fetch_sub(1, Ordering::Relaxed);
         }
@@ -334,7 +333,7 @@ impl Connections {
 #[derive(Debug)]
 pub struct Registered {
     connections: Arc<Connections>,
-    id: u64,
+    id: usize,
     judgeable: Judgeable,
     closed: oneshot::Receiver<Closed>,
 }

@@ -367,3 +367,17 @@ fn told(failure: &Failure<io::Error>) -> (Refusal, String) {
         Failure::Sent(error) => (Refusal::BadGateway, format!("the service broke off before it answered: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_small_while_it_waits() {
+        fn size<F>(_: impl FnOnce(Arc<PeerConnection>, Request<Incoming>, Active) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(PeerConnection::request);
+        assert!((1_024..=3_584).contains(&size), "{size} bytes");
+    }
+}

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 
 use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method};
 use postern_intentions::{Call, Decision, PathSettings, Request, RequestDecision, VerifiedTokens, judge_request};
 use postern_names::ServiceName;
 
@@ -15,17 +16,25 @@ use crate::snapshot::Snapshot;
 /// All of a request that a decision can depend on, for as long as the request is under way.
 pub struct JudgedRequest {
     method: Method,
-    target: String,
-    host: Option<String>,
+    target: Target,
+    host: Option<HeaderValue>,
     headers: HeaderMap,
     tokens: VerifiedTokens,
     paths: PathSettings,
 }
 
+/// The request target as it was received.
+enum Target {
+    /// Shared with the head of the request.
+    Origin(PathAndQuery),
+    /// Any other form (RFC 9112 §3.2).
+    Other(String),
+}
+
 impl JudgedRequest {
     /// Of a request as it was received.
     pub(crate) fn of(head: &Parts, tokens: VerifiedTokens, paths: PathSettings) -> Self {
-        let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+        let host = head.headers.get(HOST).cloned();
         Self { method: head.method.clone(), target: target_of(head), host, headers: head.headers.clone(), tokens, paths }
     }
 
@@ -46,8 +55,11 @@ impl JudgedRequest {
         };
         let request = Request {
             method: self.method.as_str(),
-            target: &self.target,
-            host: self.host.as_deref(),
+            target: match &self.target {
+                Target::Origin(target) => target.as_str(),
+                Target::Other(target) => target,
+            },
+            host: self.host.as_ref().and_then(|host| host.to_str().ok()),
             headers: &self.headers,
             tokens: &self.tokens,
             paths: self.paths,
@@ -61,11 +73,11 @@ impl JudgedRequest {
     }
 }
 
-/// The request target as it was received. HTTP/2 has no absolute form: what it says of scheme and authority is judged apart.
-fn target_of(head: &Parts) -> String {
+/// HTTP/2 has no absolute form: what it says of scheme and authority is judged apart.
+fn target_of(head: &Parts) -> Target {
     match head.uri.path_and_query() {
-        Some(target) if head.version == http::Version::HTTP_2 || head.uri.scheme().is_none() => target.as_str().to_owned(),
-        _ => head.uri.to_string(),
+        Some(target) if head.version == http::Version::HTTP_2 || head.uri.scheme().is_none() => Target::Origin(target.clone()),
+        _ => Target::Other(head.uri.to_string()),
     }
 }
 

@@ -9,6 +9,9 @@ pub struct HttpLimits {
     pub head: Duration,
     /// Bytes of a request head, and of an HTTP/2 header list.
     pub head_bytes: usize,
+    /// Bytes that an HTTP/1 connection holds of what it reads, and of what it writes, while a body passes. More are fewer
+    /// calls of the kernel and fewer turns between the two connections of a request. Heads of answers have this limit too.
+    pub body_bytes: usize,
     /// Headers of an HTTP/1 message.
     pub headers: usize,
     /// Streams of one HTTP/2 connection at once.
@@ -39,6 +42,7 @@ impl Default for HttpLimits {
         Self {
             head: Duration::from_secs(5),
             head_bytes: 64 * 1024,
+            body_bytes: 256 * 1024,
             headers: 128,
             streams: 100,
             early_resets: 20,

@@ -162,7 +162,7 @@ impl CallerConnection {
             Err(overloaded) => return exchange.refused(Refusal::Overloaded, &overloaded.to_string()),
         }
         let outgoing = match Outgoing::new(head, said, body, &destination, service, reached.protocol, exchange.language()) {
-            Ok(outgoing) => outgoing,
+            Ok(outgoing) => Box::new(outgoing),
             Err(because) => return exchange.refused(Refusal::BadRequest, because),
         };
         exchange.sends(outgoing.sent());
@@ -172,7 +172,7 @@ impl CallerConnection {
 
     async fn send(
         &self,
-        mut outgoing: Outgoing,
+        mut outgoing: Box<Outgoing>,
         way: &tries::Way<'_>,
         mut exchange: Box<Exchange>,
         caller_upgrade: Option<OnUpgrade>,
@@ -210,4 +210,18 @@ impl CallerConnection {
 /// What routing looks at.
 fn head_of(head: &Parts) -> RequestHead<'_> {
     RequestHead { method: head.method.as_str(), path: head.uri.path(), query: head.uri.query(), headers: &head.headers }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_small_while_it_waits() {
+        fn size<F>(_: impl FnOnce(Arc<CallerConnection>, Request<Incoming>, Active) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size(CallerConnection::request);
+        assert!((1_024..=5_120).contains(&size), "{size} bytes");
+    }
 }

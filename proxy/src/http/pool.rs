@@ -252,12 +252,17 @@ impl<C: Connect> Pool<C> {
         }
         let mut almost = {
             let mut kept = self.state.lock();
-            kept.idle.retain(|(sender, _)| !sender.is_closed());
-            if let Some(at) = kept.idle.iter().rposition(|(sender, _)| sender.is_ready()) {
-                let (sender, _) = kept.idle.swap_remove(at);
-                return Some(self.lease(Sender::Http1(sender)));
+            let mut at = kept.idle.len();
+            loop {
+                let Some(before) = at.checked_sub(1) else { break kept.idle.pop()?.0 };
+                at = before;
+                if kept.idle[at].0.is_closed() {
+                    kept.idle.swap_remove(at);
+                } else if kept.idle[at].0.is_ready() {
+                    let (sender, _) = kept.idle.swap_remove(at);
+                    return Some(self.lease(Sender::Http1(sender)));
+                }
             }
-            kept.idle.pop()?.0
         };
         // Its last answer has just passed: its task only has to see that too.
         let ready = almost.ready().await;
@@ -301,7 +306,7 @@ impl<C: Connect> Pool<C> {
 
     async fn http1(&self, connected: Connected) -> Result<http1::SendRequest<Body>, hyper::Error> {
         let mut builder = http1::Builder::new();
-        builder.max_headers(self.context.limits.headers).max_buf_size(self.context.limits.head_bytes).writev(false);
+        builder.max_headers(self.context.limits.headers).max_buf_size(self.context.limits.body_bytes);
         let (sender, connection) = builder.handshake(TokioIo::new(connected.wire)).await?;
         self.drive(connection.with_upgrades(), connected.registered, connected.permit);
         Ok(sender)

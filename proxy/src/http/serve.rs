@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt;
@@ -244,7 +244,10 @@ impl Server {
     {
         let limits = &self.limits;
         let mut builder = http1::Builder::new();
-        builder.max_headers(limits.headers).max_buf_size(limits.head_bytes.max(8_192)).writev(false).header_read_timeout(None);
+        builder
+            .max_headers(limits.headers)
+            .max_buf_size(limits.body_bytes.max(limits.head_bytes).max(8_192))
+            .header_read_timeout(None);
         let of_framing = framing::Limits {
             head: limits.head_bytes,
             fields: limits.headers,
@@ -327,6 +330,8 @@ impl Server {
             .keep_alive_interval(limits.ping_interval)
             .keep_alive_timeout(limits.ping_timeout);
         let (watched, flood) = Watched::new(wire, PREFACE.len(), limits.empty_frames);
+        // What a task is made of is moved some times before it runs.
+        let service = service_fn(move |request| Box::pin(service.call(request)));
         let mut connection = pin!(builder.serve_connection(TokioIo::new(watched), service));
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

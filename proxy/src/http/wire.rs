@@ -1,7 +1,7 @@
 //! The byte stream under an HTTP connection, and what was read of it ahead.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -134,16 +134,24 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let written = ready!(match &mut self.carrier {
-            Carrier::Peer(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Carrier::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Carrier::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Carrier::Peer(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Carrier::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
+            Carrier::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bytes),
         })?;
         if let Some((_, sent)) = &self.counters {
             sent.inc_by(written as u64);
         }
         Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -186,16 +186,17 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut source = |_: &mut Context<'_>, slots: &mut [IoSliceMut<'_>]| {
-            let mut rest = bytes;
-            for slot in slots {
-                let step = slot.len().min(rest.len());
-                slot[..step].copy_from_slice(&rest[..step]);
-                rest = &rest[step..];
-            }
-            Poll::Ready(Ok(bytes.len() - rest.len()))
-        };
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    /// Copies once, into the records that are sent.
+    fn poll_write_vectored(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let mut source = |_: &mut Context<'_>, slots: &mut [IoSliceMut<'_>]| Poll::Ready(Ok(gather(bytes, slots)));
         self.get_mut().poll_send(cx, &mut source).map_err(Fault::into_error)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -205,6 +206,30 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.get_mut().poll_finish(cx)
     }
+}
+
+/// Copies `bytes` into `slots` as far as they go, and tells how many.
+fn gather(bytes: &[IoSlice<'_>], slots: &mut [IoSliceMut<'_>]) -> usize {
+    let mut copied = 0;
+    let mut slices = bytes.iter().map(|slice| &slice[..]);
+    let mut rest: &[u8] = &[];
+    for slot in slots {
+        let mut room = &mut slot[..];
+        while !room.is_empty() {
+            if rest.is_empty() {
+                let Some(next) = slices.next() else { return copied };
+                rest = next;
+                continue;
+            }
+            let step = room.len().min(rest.len());
+            let (now, later) = std::mem::take(&mut room).split_at_mut(step);
+            now.copy_from_slice(&rest[..step]);
+            room = later;
+            rest = &rest[step..];
+            copied += step;
+        }
+    }
+    copied
 }
 
 /// Why no stream came about. [`HandshakeError::word`] is the reason that the metric and the log carry.
@@ -297,6 +322,8 @@ pub(crate) fn reset_on_close(stream: &TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn asked(name: Option<&str>) -> Option<String> {
@@ -328,6 +355,24 @@ mod tests {
         for port in [PortName::main(), "grpc".parse().expect("port")] {
             let name = server_name(&service, &port, &domain);
             assert_eq!(asked_port(Some(&name), &service, &domain), Some(port));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_gathered_is_what_was_given_in_order(
+            given in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 0..9),
+            slots in prop::collection::vec(0_usize..9, 0..9),
+        ) {
+            let slices: Vec<IoSlice<'_>> = given.iter().map(|bytes| IoSlice::new(bytes)).collect();
+            let mut room: Vec<Vec<u8>> = slots.iter().map(|len| vec![0; *len]).collect();
+            let copied = {
+                let mut slots: Vec<IoSliceMut<'_>> = room.iter_mut().map(|slot| IoSliceMut::new(slot)).collect();
+                gather(&slices, &mut slots)
+            };
+            let (all, filled) = (given.concat(), room.concat());
+            prop_assert_eq!(copied, all.len().min(filled.len()));
+            prop_assert_eq!(&filled[..copied], &all[..copied]);
         }
     }
 }

@@ -26,6 +26,7 @@ use super::budget::{Budget, Budgets};
 use super::end::{End, ended_by, ended_by_io};
 use super::pace::Pace;
 use super::side::Side;
+use super::streams::Mixing;
 use super::{Event, FRAME_HEADER, MOST_DATA, Machine, OpenError, Reason, StreamId, StreamReset, Violation};
 
 /// What a stream may send before the next one has its turn.
@@ -60,7 +61,7 @@ struct Inner {
     machine: Machine,
     channel: Channel,
     pace: Pace,
-    streams: HashMap<StreamId, Side>,
+    streams: HashMap<StreamId, Side, Mixing>,
     /// Streams that have bytes to send and no room, in the order of their turns.
     turns: VecDeque<StreamId>,
     granted: Option<StreamId>,
@@ -114,7 +115,7 @@ impl Link {
             machine,
             channel,
             pace: Pace::new(),
-            streams: HashMap::new(),
+            streams: HashMap::default(),
             turns: VecDeque::new(),
             granted: None,
             given: Vec::new(),

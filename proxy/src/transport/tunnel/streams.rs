@@ -106,7 +106,7 @@ const SMALL: usize = 64;
 
 impl Streams {
     pub fn new() -> Self {
-        Self(HashMap::with_hasher(Mixing(RandomState::new().hash_one(0_u8))))
+        Self(HashMap::with_hasher(Mixing::default()))
     }
 
     pub fn len(&self) -> usize {
@@ -145,7 +145,13 @@ impl Streams {
 
 /// A hash of one multiplication. The peer chooses ids, so a seed that it cannot know keeps it from choosing collisions.
 #[derive(Debug, Clone)]
-struct Mixing(u64);
+pub(super) struct Mixing(u64);
+
+impl Default for Mixing {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(0_u8))
+    }
+}
 
 impl BuildHasher for Mixing {
     type Hasher = Mixed;
@@ -155,7 +161,7 @@ impl BuildHasher for Mixing {
     }
 }
 
-struct Mixed(u64);
+pub(super) struct Mixed(u64);
 
 impl Hasher for Mixed {
     fn write(&mut self, bytes: &[u8]) {
