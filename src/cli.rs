@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod intention;
+pub mod kv;
 pub mod plain;
 pub mod proxy;
 pub mod service_config;
@@ -75,7 +76,7 @@ See what happens:
   graph       Services and their calls as a graph (not built yet)
 
 More:
-  kv          Key-value store (not built yet)
+  kv          Key-value store
   acl         API users and their rights (not built yet)
   job         Jobs of processes with sidecars (not built yet)
   snapshot    Save and restore the store (not built yet)
@@ -117,8 +118,8 @@ pub enum Command {
     Intention(intention::IntentionArgs),
     /// Services, their instances and settings
     Service(plain::ServiceArgs),
-    /// Key-value store (not built yet)
-    Kv(unbuilt::KvArgs),
+    /// Key-value store: configuration that is shared
+    Kv(kv::KvArgs),
     /// The certificate authority of the mesh
     Ca(plain::CaArgs),
     /// API users and their rights (not built yet)

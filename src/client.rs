@@ -75,7 +75,7 @@ impl Client {
     }
 
     /// Consul, Nomad and Vault are found on the ports and paths that Postern is asked on.
-    async fn name_the_stranger(&mut self, first: &Answer, announced: &str) -> Stranger {
+    async fn name_the_stranger(&mut self, first: &Reply, announced: &str) -> Stranger {
         let mut answers = vec![(first.headers.clone(), first.body.clone())];
         if let Ok(agent) = self.exchange(Method::GET, "/v1/agent/self", None, Duration::from_secs(5)).await {
             answers.push((agent.headers, agent.body));
@@ -110,7 +110,7 @@ impl Client {
         let answer = self.exchange(Method::GET, path, None, PATIENCE).await?;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(None),
-            _ => self.read(answer).map(Some),
+            _ => self.document(&answer).map(Some),
         }
     }
 
@@ -137,12 +137,19 @@ impl Client {
             .transpose()
             .map_err(|error| Failure::new(format!("cannot write the request: {error}")))?;
         let answer = self.exchange(method, path, body, wait + PATIENCE).await?;
-        self.read(answer)
+        self.document(&answer)
     }
 
-    fn read<T: DeserializeOwned>(&self, answer: Answer) -> Result<T, Failure> {
+    /// Sends a request with a body of bytes and gives the answer as it is, whatever its status; `wait` is how long the
+    /// request itself asks to wait.
+    pub async fn ask(&mut self, method: Method, path: &str, body: Option<Vec<u8>>, wait: Duration) -> Result<Reply, Failure> {
+        self.exchange(method, path, body, wait + PATIENCE).await
+    }
+
+    /// The document in an answer that is no refusal.
+    pub fn document<T: DeserializeOwned>(&self, answer: &Reply) -> Result<T, Failure> {
         if !answer.status.is_success() {
-            return Err(self.refusal(&answer));
+            return Err(self.refusal(answer));
         }
         serde_json::from_slice(&answer.body).map_err(|error| {
             Failure::new(format!("cannot read the answer of {}: {error}", self.target)).cure(format!(
@@ -153,9 +160,11 @@ impl Client {
         })
     }
 
-    fn refusal(&self, answer: &Answer) -> Failure {
+    /// What an answer says that is a refusal.
+    pub fn refusal(&self, answer: &Reply) -> Failure {
         let told = serde_json::from_slice::<ErrorBody>(&answer.body).ok().map(Failure::from);
-        let failure = told.unwrap_or_else(|| Failure::new(format!("{} answered {}", self.target, answer.status)));
+        let plain = || plain_text(answer).unwrap_or_else(|| format!("{} answered {}", self.target, answer.status));
+        let failure = told.unwrap_or_else(|| Failure::new(plain()));
         if failure.cure.is_none() && answer.status == StatusCode::UNAUTHORIZED {
             return failure.cure("give the operator token in POSTERN_TOKEN or POSTERN_TOKEN_FILE; it is in operator.token in the data directory of the control plane");
         }
@@ -168,7 +177,7 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
         patience: Duration,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Reply, Failure> {
         let place = self.target.to_string();
         let lost = |why: String| Failure::new(format!("no answer from the control plane at {place}: {why}"));
         if self.sender.is_closed() || self.sender.ready().await.is_err() {
@@ -187,7 +196,7 @@ impl Client {
             let response: Response<Incoming> = self.sender.send_request(request).await.map_err(broken)?;
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| lost(error.to_string()))?.to_bytes();
-            Ok(Answer { status: parts.status, headers: parts.headers, body })
+            Ok(Reply { status: parts.status, headers: parts.headers, body })
         };
         match tokio::time::timeout(patience, exchange).await {
             Ok(result) => result,
@@ -209,10 +218,21 @@ impl Client {
     }
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: hyper::HeaderMap,
-    body: Bytes,
+/// An answer as it came.
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: hyper::HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// The words of a refusal that is plain text, as those of Consul's API are.
+fn plain_text(answer: &Reply) -> Option<String> {
+    let kind = answer.headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let text = std::str::from_utf8(&answer.body).ok()?.trim();
+    (kind.starts_with("text/plain") && !text.is_empty()).then(|| text.chars().take(1000).collect())
 }
 
 /// What stands for the mesh until it has introduced itself.

@@ -40,26 +40,6 @@ macro_rules! unbuilt {
 }
 
 unbuilt!(
-    /// Key-value store.
-    KvArgs, KvCommand {
-        /// Read a value (not built yet)
-        Get => "get",
-        /// Write a value (not built yet)
-        Put => "put",
-        /// Remove a value (not built yet)
-        Delete => "delete",
-        /// List keys (not built yet)
-        List => "list",
-        /// Follow changes (not built yet)
-        Watch => "watch",
-        /// Print all as a file (not built yet)
-        Export => "export",
-        /// Read a file (not built yet)
-        Import => "import",
-    }
-);
-
-unbuilt!(
     /// API users.
     AclArgs, AclCommand {
         /// Tokens of people and CI (not built yet)

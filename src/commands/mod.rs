@@ -8,6 +8,7 @@ mod dev;
 mod doctor;
 mod input_file;
 mod intention;
+mod kv;
 mod proxy;
 mod reference;
 mod run;
@@ -75,12 +76,12 @@ fn dispatch(loaded: Loaded, arguments: Vec<OsString>) -> Outcome {
         Command::Token(args) => ask(token::token(args)),
         Command::Intention(args) => ask(intention::intention(args)),
         Command::Service(args) => ask(service::service(args)),
+        Command::Kv(args) => ask(kv::kv(args)),
         Command::Ca(args) => ask(ca::ca(args)),
         Command::Status(args) => ask(status::status(args)),
         Command::Doctor(args) => ask(doctor::doctor(args)),
         Command::Completions { shell } => completions::completions(shell),
         Command::Reference => reference::reference(),
-        Command::Kv(args) => unbuilt::unbuilt(&format!("`meshctl kv {}`", args.command.word())),
         Command::Acl(args) => unbuilt::unbuilt(&format!("`meshctl acl {}`", args.command.word())),
         Command::Job(args) => unbuilt::unbuilt(&format!("`meshctl job {}`", args.command.word())),
         Command::Snapshot(args) => unbuilt::unbuilt(&format!("`meshctl snapshot {}`", args.command.word())),

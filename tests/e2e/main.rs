@@ -4,6 +4,7 @@ mod balance;
 mod bulk;
 mod calls;
 mod command_line;
+mod consul;
 mod dev;
 mod direct_clients;
 mod dns;
