@@ -17,7 +17,7 @@ use super::Store;
 use super::error::StoreError;
 use super::feed::{Feed, History, READ_AHEAD, WindowLimits};
 use super::limits;
-use super::types::{Batch, Clock, Event, Kv, LeaseId, Op, Range, Txn, TxnResult};
+use super::types::{Batch, Clock, Event, Kv, LeaseId, Op, Range, Stored, Txn, TxnResult};
 
 /// A store that is lost with the process, and keeps its history until it is compacted.
 pub struct MemoryStore {
@@ -146,7 +146,7 @@ impl Shared {
 
 impl Model {
     fn txn(&mut self, txn: &Txn) -> Result<TxnResult, StoreError> {
-        let succeeded = txn.compares.iter().all(|compare| compare.holds(self.kvs.get(compare.key())));
+        let succeeded = txn.compares.iter().all(|compare| compare.holds(self.kvs.get(compare.key()).map(Stored::from)));
         self.apply(if succeeded { &txn.then } else { &txn.otherwise })?;
         Ok(TxnResult { succeeded, revision: self.revision, committed_at: SystemTime::now() })
     }

@@ -71,12 +71,26 @@ impl Compare {
     }
 
     /// Whether it holds for what is stored under its key.
-    pub(crate) fn holds(&self, stored: Option<&Kv>) -> bool {
+    pub(crate) fn holds(&self, stored: Option<Stored<'_>>) -> bool {
         match self {
-            Self::ModRevision(_, ordering, number) => stored.map_or(0, |kv| kv.mod_revision).cmp(number) == *ordering,
-            Self::Version(_, ordering, number) => stored.map_or(0, |kv| kv.version).cmp(number) == *ordering,
-            Self::Value(_, value) => stored.is_some_and(|kv| kv.value == *value),
+            Self::ModRevision(_, ordering, number) => stored.map_or(0, |it| it.mod_revision).cmp(number) == *ordering,
+            Self::Version(_, ordering, number) => stored.map_or(0, |it| it.version).cmp(number) == *ordering,
+            Self::Value(_, value) => stored.is_some_and(|it| it.value == value),
         }
+    }
+}
+
+/// What a compare looks at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stored<'a> {
+    pub mod_revision: u64,
+    pub version: u64,
+    pub value: &'a [u8],
+}
+
+impl<'a> From<&'a Kv> for Stored<'a> {
+    fn from(kv: &'a Kv) -> Self {
+        Self { mod_revision: kv.mod_revision, version: kv.version, value: &kv.value }
     }
 }
 

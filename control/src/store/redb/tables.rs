@@ -48,16 +48,32 @@ pub(super) fn encode_kv(kv: &Kv) -> Vec<u8> {
     bytes
 }
 
-pub(super) fn decode_kv(key: &[u8], mut bytes: &[u8]) -> Result<Kv, StoreError> {
+/// Where a key stands in the store's history; its value is not looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub create_revision: u64,
+    pub mod_revision: u64,
+    pub version: u64,
+    pub lease: Option<LeaseId>,
+}
+
+/// The head of a stored key, and its value.
+pub(super) fn decode_head(mut bytes: &[u8]) -> Result<(Head, &[u8]), StoreError> {
     let mut number = || bytes.try_get_u64().map_err(|_| corrupt("a key"));
     let (create_revision, mod_revision, version, lease) = (number()?, number()?, number()?, number()?);
+    let lease = (lease != 0).then_some(LeaseId(lease));
+    Ok((Head { create_revision, mod_revision, version, lease }, bytes))
+}
+
+pub(super) fn decode_kv(key: &[u8], bytes: &[u8]) -> Result<Kv, StoreError> {
+    let (head, value) = decode_head(bytes)?;
     Ok(Kv {
         key: Bytes::copy_from_slice(key),
-        value: Bytes::copy_from_slice(bytes),
-        create_revision,
-        mod_revision,
-        version,
-        lease: (lease != 0).then_some(LeaseId(lease)),
+        value: Bytes::copy_from_slice(value),
+        create_revision: head.create_revision,
+        mod_revision: head.mod_revision,
+        version: head.version,
+        lease: head.lease,
     })
 }
 

@@ -3,7 +3,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::redb::backends::FileBackend;
@@ -194,6 +194,7 @@ struct Disk {
     refuses_a_copy: AtomicBool,
     /// A failed sync loses what was written since the last one, as after a power cut.
     loses_what_is_not_synced: AtomicBool,
+    syncs: AtomicUsize,
 }
 
 impl Disk {
@@ -236,6 +237,7 @@ impl StorageBackend for FailingFile {
             }
             return Err(error);
         }
+        self.disk.syncs.fetch_add(1, Ordering::SeqCst);
         self.file.sync_data()?;
         *self.synced.lock() = fs::read(&self.path)?;
         Ok(())
@@ -262,6 +264,19 @@ fn store_on(disk: &Arc<Disk>, path: &Path, reopen_after: Duration) -> RedbStore 
         }
     };
     RedbStore::start(path, database, Box::new(reopen), &settings).unwrap()
+}
+
+#[tokio::test]
+async fn changes_that_wait_together_share_a_sync() {
+    let (disk, directory) = (Arc::new(Disk::default()), tempfile::tempdir().unwrap());
+    let store = store_on(&disk, &directory.path().join("store.redb"), Duration::ZERO);
+    let before = disk.syncs.load(Ordering::SeqCst);
+    store.txn(put("alone")).await.unwrap();
+    let of_one = disk.syncs.load(Ordering::SeqCst) - before;
+    let results = join_all((0..1000).map(|n| store.txn(put(&n.to_string())))).await;
+    assert!(results.iter().all(Result::is_ok));
+    let of_all = disk.syncs.load(Ordering::SeqCst) - before - of_one;
+    assert!(of_one >= 1 && of_all <= 20 * of_one, "{of_all} syncs for 1000 changes, {of_one} for one");
 }
 
 #[tokio::test]

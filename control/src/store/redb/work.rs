@@ -8,10 +8,10 @@ use ::redb::{ReadableTable, Table, WriteTransaction};
 use bytes::Bytes;
 
 use super::super::error::StoreError;
-use super::super::types::{Batch, Compare, Event, Kv, LeaseId, Op, Txn, TxnResult};
+use super::super::types::{Batch, Compare, Event, Kv, LeaseId, Op, Stored, Txn, TxnResult};
 use super::tables::{
-    KV, LAST_LEASE, LEASE_KEYS, LEASES, LOG, LOG_BYTES, META, OLDEST, REVISION, damaged, decode_kv, encode_kv, encode_row,
-    row_time,
+    Head, KV, LAST_LEASE, LEASE_KEYS, LEASES, LOG, LOG_BYTES, META, OLDEST, REVISION, damaged, decode_head, encode_kv,
+    encode_row, row_time,
 };
 use super::writer::{Answer, Pending, Request, Writer};
 
@@ -152,16 +152,19 @@ impl<'a> Work<'a> {
 
     fn all_hold(&self, compares: &[Compare]) -> Result<bool, StoreError> {
         for compare in compares {
-            if !compare.holds(self.stored(compare.key())?.as_ref()) {
+            let stored = self.kv.get(&**compare.key()).map_err(damaged)?;
+            let stored = stored.as_ref().map(|stored| decode_head(stored.value())).transpose()?;
+            let stored = stored.map(|(head, value)| Stored { mod_revision: head.mod_revision, version: head.version, value });
+            if !compare.holds(stored) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn stored(&self, key: &[u8]) -> Result<Option<Kv>, StoreError> {
+    fn head(&self, key: &[u8]) -> Result<Option<Head>, StoreError> {
         let stored = self.kv.get(key).map_err(damaged)?;
-        stored.map(|value| decode_kv(key, value.value())).transpose()
+        stored.map(|value| decode_head(value.value()).map(|(head, _)| head)).transpose()
     }
 
     fn keys_under(&self, prefix: &[u8]) -> Result<Vec<Bytes>, StoreError> {
@@ -177,7 +180,7 @@ impl<'a> Work<'a> {
     }
 
     fn put(&mut self, revision: u64, key: Bytes, value: Bytes, lease: Option<LeaseId>) -> Result<Event, StoreError> {
-        let before = self.stored(&key)?;
+        let before = self.head(&key)?;
         let old_lease = before.as_ref().and_then(|kv| kv.lease);
         if old_lease != lease {
             if let Some(old) = old_lease {
@@ -200,7 +203,7 @@ impl<'a> Work<'a> {
     }
 
     fn delete(&mut self, revision: u64, key: Bytes, events: &mut BTreeMap<Bytes, Event>) -> Result<(), StoreError> {
-        let Some(before) = self.stored(&key)? else { return Ok(()) };
+        let Some(before) = self.head(&key)? else { return Ok(()) };
         self.kv.remove(&*key).map_err(damaged)?;
         if let Some(lease) = before.lease {
             self.lease_keys.remove((lease.0, &*key)).map_err(damaged)?;
