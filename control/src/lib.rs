@@ -8,7 +8,7 @@
 //! | `identity` | enrolment tokens, the authority and its keys, enrolment, renewal, revocation |
 //! | `policy` | changes of intentions as transactions |
 //! | `service_config` | changes of settings and JWT providers, and the keys that come from elsewhere |
-//! | `kv`, `sessions` | the key-value store, and who holds its locks |
+//! | `kv`, `sessions`, `events` | the key-value store, who holds its locks, and messages to whoever waits |
 //! | `registry`, `push`, `grpc` | instances, and their streams |
 //! | `acl` | who may do what with what Consul's API serves |
 //! | `dns` | services and nodes by name |
@@ -20,6 +20,7 @@ pub mod acl;
 pub mod audit;
 pub mod dns;
 pub mod doctor;
+pub mod events;
 pub mod grpc;
 pub mod http;
 pub mod identity;

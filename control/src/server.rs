@@ -17,6 +17,7 @@ use self::data_dir::DataDir;
 use crate::audit::{AuditSettings, AuditWriter, spawn_writer};
 use crate::dns::{self, DnsError, DnsListen, DnsListener, DnsServer};
 use crate::doctor::Surroundings;
+use crate::events::Events;
 use crate::grpc::{self, GrpcConfig, GrpcError, GrpcServer, GrpcSettings};
 use crate::http::certificate::{CertificateSlot, Reachable};
 use crate::http::host::HostNames;
@@ -211,6 +212,7 @@ impl Control {
             jwks,
             keys,
             sessions,
+            events: Events::new(started_at),
             identity: Arc::clone(&identity),
             sidecars: mesh.sidecars(),
             registry: mesh.registry(),

@@ -376,6 +376,36 @@ async fn a_transaction_does_all_or_nothing() {
     control.stop().await;
 }
 
+#[tokio::test]
+async fn an_event_is_seen_by_whoever_waits_for_its_name() {
+    let control = plane().await;
+    let none = control.get("/v1/event/list?name=deploy").await;
+    assert_eq!(none.json(), json!([]));
+    let path = format!("/v1/event/list?name=deploy&wait=60s&index={}", index(&none));
+    let fire = async {
+        put(&control, "/v1/event/fire/other", "x").await.ok();
+        put(&control, "/v1/event/fire/deploy?service=web&tag=v1", "now").await.ok()
+    };
+    let (seen, fired) = tokio::time::timeout(DEADLINE, async { tokio::join!(control.get(&path), fire) }).await.unwrap();
+    assert!(index(&seen) > index(&none));
+    let seen = seen.json();
+    assert_eq!(seen.as_array().unwrap().len(), 1);
+    assert_eq!((&seen[0]["ID"], &seen[0]["Payload"], &seen[0]["ServiceFilter"]), (&fired["ID"], &json!("bm93"), &json!("web")));
+    assert_eq!(control.get("/v1/event/list").await.json().as_array().unwrap().len(), 2);
+    fails(&put(&control, "/v1/event/fire/deploy", &"x".repeat(5000)).await, 413, "too large");
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn the_control_plane_says_that_it_is_one() {
+    let control = plane().await;
+    let raft = control.get("/v1/operator/raft/configuration").await.ok();
+    assert_eq!((raft["Servers"].as_array().unwrap().len(), &raft["Servers"][0]["Leader"]), (1, &json!(true)));
+    assert_eq!(control.get("/v1/coordinate/nodes").await.ok(), json!([]));
+    assert_eq!(control.get("/v1/coordinate/datacenters").await.ok()[0]["Datacenter"], "dc1");
+    control.stop().await;
+}
+
 /// Every route with what it needs: method, path, body.
 const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/kv/a", ""),
@@ -393,6 +423,11 @@ const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/v1/session/info/s", ""),
     ("GET", "/v1/session/node/n", ""),
     ("GET", "/v1/session/list", ""),
+    ("PUT", "/v1/event/fire/deploy", "x"),
+    ("GET", "/v1/event/list", ""),
+    ("GET", "/v1/operator/raft/configuration", ""),
+    ("GET", "/v1/coordinate/nodes", ""),
+    ("GET", "/v1/coordinate/datacenters", ""),
     ("GET", "/v1/status/leader", ""),
     ("GET", "/v1/status/peers", ""),
 ];

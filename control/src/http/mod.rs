@@ -43,6 +43,7 @@ use self::host::HostNames;
 pub(crate) use self::services::is_loopback_elsewhere;
 pub use self::status::mesh_info;
 use crate::doctor::Surroundings;
+use crate::events::Events;
 use crate::identity::IdentityService;
 use crate::kv::KeyValues;
 use crate::metrics::Metrics;
@@ -76,6 +77,8 @@ pub struct Api {
     pub keys: Arc<KeyValues>,
     /// Who holds their locks.
     pub sessions: Arc<Sessions>,
+    /// User events.
+    pub events: Events,
     /// Open streams.
     pub sidecars: Arc<Sidecars>,
     /// Instances.

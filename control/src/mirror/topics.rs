@@ -28,6 +28,8 @@ pub enum Topic {
     KeysUnder(Bytes),
     /// Any session.
     Sessions,
+    /// Any user event.
+    Events,
     /// The instances of a service, and what is known of them.
     Service(ServiceName),
     /// Which services there are, and any instance.

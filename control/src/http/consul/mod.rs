@@ -11,7 +11,7 @@
 //! | `answer`, `error` | how it is answered |
 //! | `blocking` | answers that wait for something newer |
 //! | `absent` | what Consul has and is not here: 501 |
-//! | `kv`, `session`, `txn`, `status` | the routes |
+//! | `kv`, `session`, `txn`, `event`, `status`, `operator` | the routes |
 
 mod absent;
 pub mod answer;
@@ -20,8 +20,10 @@ pub mod body;
 pub mod call;
 pub mod duration;
 pub mod error;
+mod event;
 pub mod fields;
 mod kv;
+mod operator;
 mod session;
 mod status;
 mod txn;
@@ -85,6 +87,11 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/v1/session/info/{id}", get(session::info))
         .route("/v1/session/node/{node}", get(session::of_node))
         .route("/v1/session/list", get(session::list))
+        .route("/v1/event/fire/{name}", put(event::fire))
+        .route("/v1/event/list", get(event::list))
+        .route("/v1/operator/raft/configuration", get(operator::raft_configuration))
+        .route("/v1/coordinate/nodes", get(operator::coordinates))
+        .route("/v1/coordinate/datacenters", get(operator::datacenters))
         .route("/v1/status/leader", get(status::leader))
         .route("/v1/status/peers", get(status::peers))
         .merge(absent::routes())
