@@ -135,6 +135,9 @@ impl Inbound {
         }
         match self.http.serve(stream, registered, metrics, address).await {
             HttpEnd::Ended(ended) => {
+                if let Some(fault) = ended.fault() {
+                    self.metrics.refused(Direction::Inbound, fault);
+                }
                 tracing::debug!(peer = %judgeable.service, reason = ended.word(), "an HTTP connection ended")
             }
             HttpEnd::Closed(closed) => {

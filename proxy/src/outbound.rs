@@ -194,6 +194,9 @@ impl Outbound {
         let accepted = Instant::now();
         if self.speaks_http().await {
             let ended = Box::pin(self.http.serve(&self, caller)).await;
+            if let Some(fault) = ended.fault() {
+                self.metrics.refused(Direction::Outbound, fault);
+            }
             tracing::debug!(upstream = %self.upstream, reason = ended.word(), "an HTTP connection of the service has ended");
             return;
         }

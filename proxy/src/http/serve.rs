@@ -156,6 +156,11 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
+    /// What the peer did that ended it, in one word, where it is to be counted.
+    pub(crate) fn fault(self) -> Option<&'static str> {
+        matches!(self, Self::Refused(_) | Self::Flooded).then(|| self.word())
+    }
+
     /// The word in the log.
     pub(crate) fn word(self) -> &'static str {
         match self {

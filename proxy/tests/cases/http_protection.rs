@@ -147,6 +147,8 @@ async fn frames_that_say_nothing_end_their_connection_and_no_other() {
         attacker.rest().await;
         assert_eq!(beside.ask(get("/")).await.0, 200);
     }
+    let floods = || async { world.caller.sum("postern_connections_refused_total", r#"direction="outbound",reason="flooded""#) };
+    eventually("each is counted", || async { floods().await == 4.0 }).await;
 }
 
 #[tokio::test]
