@@ -1,11 +1,13 @@
 //! The command line as a tree of types. `reference` and the shell completions are generated from it.
 
+pub mod acl;
 pub mod control;
 pub mod intention;
 pub mod kv;
 pub mod plain;
 pub mod proxy;
 pub mod service_config;
+pub mod snapshot;
 pub mod unbuilt;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -77,9 +79,9 @@ See what happens:
 
 More:
   kv          Key-value store
-  acl         API users and their rights (not built yet)
+  acl         Who may use the API: tokens, policies, roles
   job         Jobs of processes with sidecars (not built yet)
-  snapshot    Save and restore the store (not built yet)
+  snapshot    Save and restore the store
   import      Take over intentions from another mesh (not built yet)
   completions Completions for your shell
 
@@ -122,12 +124,12 @@ pub enum Command {
     Kv(kv::KvArgs),
     /// The certificate authority of the mesh
     Ca(plain::CaArgs),
-    /// API users and their rights (not built yet)
-    Acl(unbuilt::AclArgs),
+    /// Who may use the API: tokens, policies, roles
+    Acl(acl::AclArgs),
     /// Jobs of processes with sidecars (not built yet)
     Job(unbuilt::JobArgs),
-    /// Save and restore the store (not built yet)
-    Snapshot(unbuilt::SnapshotArgs),
+    /// Save and restore the store
+    Snapshot(snapshot::SnapshotArgs),
     /// The control plane and every instance
     Status(OutputArgs),
     /// Calls as they are decided (not built yet)

@@ -20,7 +20,7 @@ use connection::{Sender, Target};
 pub use find::Finder;
 
 /// The longest answer that is read.
-const ANSWER_LIMIT: usize = 64 << 20;
+const ANSWER_LIMIT: usize = 513 << 20;
 /// How long an answer may take beyond what it was asked to wait.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -244,6 +244,7 @@ fn no_mesh() -> Result<MeshInfo, Failure> {
         cluster_id: String::new(),
         trust_domain: "unknown".parse().map_err(valid)?,
         datacenter: "unknown".parse().map_err(valid)?,
+        epoch: 0,
         server_time_ms: 0,
     })
 }

@@ -34,6 +34,10 @@ pub fn operator(text: &str, place: &str) -> Result<Secret, Failure> {
         ))
         .cure("give the operator token (postern-op1.…); enrolment tokens go to `meshctl proxy` and `meshctl run`"));
     }
+    if is_uuid(text) {
+        // A token of access control, made by `meshctl acl token create`.
+        return Ok(Secret(text.into()));
+    }
     if !text.starts_with(OPERATOR) {
         return Err(Failure::new(format!("{place} does not hold an operator token: it does not begin with postern-op1."))
             .cure("the control plane wrote one to operator.token in its data directory"));
@@ -41,6 +45,12 @@ pub fn operator(text: &str, place: &str) -> Result<Secret, Failure> {
     text.parse::<postern_ca::OperatorToken>()
         .map_err(|error| Failure::new(format!("{place} does not hold an operator token: {error}")).cure("copy it whole"))?;
     Ok(Secret(text.into()))
+}
+
+/// Eight, four, four, four and twelve hexadecimal digits.
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<&str> = text.split('-').collect();
+    groups.iter().map(|group| group.len()).eq([8, 4, 4, 4, 12]) && groups.concat().bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Reads the token that a sidecar enrols with. `place` is where it was given, for the error.

@@ -10,9 +10,10 @@
 //! | `service_config` | changes of settings and JWT providers, and the keys that come from elsewhere |
 //! | `kv`, `sessions`, `events` | the key-value store, who holds its locks, and messages to whoever waits |
 //! | `registry`, `push`, `grpc` | instances, and their streams |
-//! | `acl` | who may do what with what Consul's API serves |
+//! | `acl` | who may do what with what the HTTP API serves |
 //! | `dns` | services and nodes by name |
 //! | `http`, `metrics`, `doctor` | the HTTP API and what can be seen |
+//! | `snapshot` | the whole store, saved and restored |
 //! | `audit`, `seal` | the log that cannot be rewritten unseen, and keys at rest |
 //! | `settings`, `server` | one control plane, started and stopped |
 
@@ -36,6 +37,7 @@ pub mod server;
 pub mod service_config;
 pub mod sessions;
 pub mod settings;
+pub mod snapshot;
 pub mod store;
 
 pub use server::{ControlError, run};

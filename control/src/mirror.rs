@@ -7,6 +7,7 @@
 //! A change set (`records::change_set`) is one change in one revision here, however many chunks it was written in: the
 //! chunks that come before it are kept and heeded by nobody, and moving them afterwards changes nothing.
 
+mod access;
 mod change_sets;
 mod settings;
 mod topics;
@@ -23,6 +24,7 @@ use postern_names::{PortName, ServiceName};
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub use self::access::{ANONYMOUS, AccessView, Bearer};
 pub use self::change_sets::{ChangeSets, SetInForce, StagedChunk};
 pub use self::settings::{SettingsView, providers_in};
 pub use self::topics::{Topic, Topics, Waiting};

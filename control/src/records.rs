@@ -16,9 +16,11 @@
 //! | `jwks/NAME` | [`JwksRecord`]: the keys of a provider whose source is a file or a URL |
 //! | `kv/KEY` | [`StoredEntry`](crate::kv::StoredEntry): a sealed value, in a form of its own |
 //! | `session/ID` | [`SessionRecord`](crate::sessions::SessionRecord) |
+//! | `acl/token/HASH`, `acl/policy/ID`, `acl/role/ID` | [`AccessTokenRecord`], [`AccessPolicyRecord`], [`AccessRoleRecord`] |
 //! | `change-set`, `change-set/ID/…` | [`change_set`]: a change that is larger than a transaction |
 //! | `authority/…`, `audit/…` | not mirrored: the sealed keys, and audit entries on their way to the log |
 
+mod acl;
 pub mod change_set;
 mod settings;
 
@@ -34,6 +36,7 @@ use postern_names::{Datacenter, InstanceId, PortName, ServiceName, TrustDomain};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use self::acl::{AccessPolicyRecord, AccessRoleRecord, AccessTokenRecord, Links};
 pub use self::settings::{JwksRecord, ProviderRecord, SettingsRecord};
 use crate::kv::{KV_PREFIX, kv_key};
 
@@ -243,6 +246,12 @@ pub enum RecordKey {
     Kv(Bytes),
     /// `session/ID`
     Session(String),
+    /// `acl/token/HASH`
+    AccessToken(String),
+    /// `acl/policy/ID`
+    AccessPolicy(String),
+    /// `acl/role/ID`
+    AccessRole(String),
 }
 
 impl RecordKey {
@@ -275,6 +284,9 @@ impl fmt::Display for RecordKey {
             Self::Jwks(name) => write!(f, "jwks/{name}"),
             Self::Kv(key) => write!(f, "kv/{}", String::from_utf8_lossy(key)),
             Self::Session(id) => write!(f, "session/{id}"),
+            Self::AccessToken(hash) => write!(f, "acl/token/{hash}"),
+            Self::AccessPolicy(id) => write!(f, "acl/policy/{id}"),
+            Self::AccessRole(id) => write!(f, "acl/role/{id}"),
         }
     }
 }
@@ -334,6 +346,9 @@ fn parse_key(text: &str) -> Option<RecordKey> {
         ["jwt", name] => RecordKey::Provider(name.parse().ok()?),
         ["jwks", name] => RecordKey::Jwks(name.parse().ok()?),
         ["session", id] if !id.is_empty() => RecordKey::Session((*id).to_owned()),
+        ["acl", "token", hash] => RecordKey::AccessToken((*hash).to_owned()),
+        ["acl", "policy", id] => RecordKey::AccessPolicy((*id).to_owned()),
+        ["acl", "role", id] => RecordKey::AccessRole((*id).to_owned()),
         _ => return None,
     })
 }
@@ -463,6 +478,9 @@ mod tests {
             "jwks/corp",
             "kv/app/a b",
             "session/5f0c1b5e",
+            "acl/token/ab12",
+            "acl/policy/x",
+            "acl/role/y",
         ] {
             assert_eq!(text.parse::<RecordKey>().unwrap().to_string(), text);
         }

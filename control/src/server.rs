@@ -3,6 +3,7 @@
 mod data_dir;
 mod founding;
 mod operator;
+mod restore;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::data_dir::DataDir;
+use crate::acl::Accounts;
 use crate::audit::{AuditSettings, AuditWriter, spawn_writer};
 use crate::dns::{self, DnsError, DnsListen, DnsListener, DnsServer};
 use crate::doctor::Surroundings;
@@ -30,14 +32,15 @@ use crate::mirror::{Mirror, MirrorError};
 use crate::policy::Policy;
 use crate::push::{MeshService, PushSettings};
 use crate::registry::RegistrySettings;
-use crate::seal::SealError;
+use crate::seal::{SealError, SealKey};
 use crate::service_config::ServiceConfigs;
 use crate::service_config::jwks::JwksKeeper;
 use crate::sessions::{SessionSettings, Sessions};
 use crate::settings::{Address, Addresses, SettingError, Settings};
+use crate::snapshot::Snapshots;
 use crate::store::{RedbStore, Store, StoreError, StoreSettings};
 
-/// How often temporary intentions that have ended are looked for.
+/// How often temporary intentions and tokens that have ended are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// Why a control plane did not start, or stopped by itself.
@@ -126,15 +129,22 @@ pub async fn run(
         tracing::warn!("--test-periods: periods may be so short that a real mesh would not be stable");
     }
     let data_dir = DataDir::open(&settings.data_dir)?;
-    let control = Control::start(&settings, &data_dir).await?;
-    tracing::info!(
-        http = control.addresses.http,
-        grpc = control.addresses.grpc,
-        dns = control.addresses.dns,
-        "the control plane serves"
-    );
+    let mut control = Control::start(&settings, &data_dir, None).await?;
     ready(&control.addresses);
-    shutdown.await;
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tracing::info!(
+            http = control.addresses.http,
+            grpc = control.addresses.grpc,
+            dns = control.addresses.dns,
+            "the control plane serves"
+        );
+        tokio::select! {
+            () = &mut shutdown => break,
+            () = control.snapshots.accepted() => {}
+        }
+        control = restore::anew(control, &settings, &data_dir).await?;
+    }
     tracing::info!("the control plane stops; the mesh works on without it");
     control.stop(settings.drain).await;
     Ok(())
@@ -150,6 +160,8 @@ struct Control {
     identity: Arc<IdentityService>,
     audit: AuditWriter,
     sweeper: JoinHandle<()>,
+    snapshots: Arc<Snapshots>,
+    seal: Arc<SealKey>,
     engine: Arc<RedbStore>,
 }
 
@@ -165,7 +177,8 @@ struct Sockets {
 }
 
 impl Control {
-    async fn start(settings: &Settings, data_dir: &DataDir) -> Result<Self, ControlError> {
+    /// `seal` is the key that this process has already.
+    async fn start(settings: &Settings, data_dir: &DataDir, seal: Option<Arc<SealKey>>) -> Result<Self, ControlError> {
         let started_at = SystemTime::now();
         let host = host_name();
         let file_limit = raise_file_limit();
@@ -173,7 +186,8 @@ impl Control {
         let metrics = Arc::new(Metrics::new().map_err(|error| ControlError::Internal(error.to_string()))?);
         let engine = Arc::new(open_store(data_dir.store()).await?);
         let store: Arc<dyn Store> = Arc::new(MeteredStore::new(Arc::clone(&engine) as Arc<dyn Store>, Arc::clone(&metrics)));
-        let seal = Arc::new(founding::found(&store, settings).await?);
+        let found = founding::found(&store, settings).await?;
+        let seal = seal.unwrap_or_else(|| Arc::new(found));
         let operators = operator::ensure(&store, &data_dir.operator_token()).await?;
         let mirror = Mirror::start(Arc::clone(&store)).await?;
         mirror.observe(Arc::new(IssuedCounter::new(Arc::clone(&metrics))));
@@ -188,9 +202,12 @@ impl Control {
         let policy = Arc::new(Policy::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
         let service_configs = Arc::new(ServiceConfigs::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
         let jwks = JwksKeeper::start(Arc::clone(&store), Arc::clone(&mirror));
-        let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), seal);
+        let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&seal));
+        let pending = data_dir.pending_snapshot();
+        let snapshots = Arc::new(Snapshots::new(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&seal), pending));
         let sessions = Sessions::start(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&keys), session_settings(settings));
-        let sweeper = tokio::spawn(sweep(Arc::clone(&policy)));
+        let accounts = Arc::new(Accounts::new(Arc::clone(&store), Arc::clone(&mirror)));
+        let sweeper = tokio::spawn(sweep(Arc::clone(&policy), Arc::clone(&accounts)));
         let grpc = GrpcServer::start(GrpcConfig {
             listener: sockets.grpc,
             svid: identity.svid(),
@@ -206,6 +223,8 @@ impl Control {
             Err(problem) => (None, Some(problem)),
         };
         let api = Api {
+            accounts,
+            snapshots: Arc::clone(&snapshots),
             mirror,
             policy,
             service_configs,
@@ -233,7 +252,7 @@ impl Control {
             dns: dns.as_ref().map(|dns| dns.local_addr().to_string()),
         };
         let http = HttpServer::start(sockets.http, http::router(Arc::new(api)), Limits::default(), stop);
-        Ok(Self { addresses, http, grpc, dns, mesh, identity, audit, sweeper, engine })
+        Ok(Self { addresses, http, grpc, dns, mesh, identity, audit, sweeper, snapshots, seal, engine })
     }
 
     /// Requests under way are answered and streams told; what takes longer than `deadline` is dropped.
@@ -376,10 +395,13 @@ fn start_mesh(
     mesh
 }
 
-async fn sweep(policy: Arc<Policy>) {
+async fn sweep(policy: Arc<Policy>, accounts: Arc<Accounts>) {
     loop {
         if let Err(error) = policy.sweep(SystemTime::now()).await {
             tracing::warn!(%error, "intentions were not tidied up; trying again later");
+        }
+        if let Err(error) = accounts.sweep(SystemTime::now()).await {
+            tracing::warn!(%error, "tokens that have ended were not tidied up; trying again later");
         }
         tokio::time::sleep(SWEEP).await;
     }

@@ -4,6 +4,7 @@
 //! The fuzz targets call these; `tests/corpora.rs` of the root package includes this file and calls them with every
 //! file of `corpus/`, so that each `cargo test` replays what fuzzing has found.
 
+mod access;
 mod dns;
 mod frames;
 mod framing;
@@ -14,6 +15,7 @@ pub mod proof;
 mod records;
 mod script;
 mod settings;
+mod snapshot;
 mod tunnel;
 
 use std::collections::HashSet;
@@ -41,6 +43,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
+pub use access::access_policy;
 pub use dns::dns_message;
 pub use frames::http2_frames;
 pub use framing::http1_framing;
@@ -50,6 +53,7 @@ pub use path::path;
 pub use proof::{judge_proof, proof};
 pub use records::{record, record_conversation};
 pub use settings::{settings_file, settings_wire};
+pub use snapshot::control_snapshot;
 pub use tunnel::tunnel_frames;
 
 /// What is given some bytes and must stand them.
@@ -82,6 +86,8 @@ pub const PARSERS: &[(&str, Parser)] = &[
     ("http2_frames", http2_frames),
     ("jwt", jwt),
     ("dns_message", dns_message),
+    ("access_policy", access_policy),
+    ("control_snapshot", control_snapshot),
 ];
 
 /// The moment at which the certificates of the corpus are judged: 2026-01-01T00:30:00Z.

@@ -70,9 +70,21 @@ ca status
 ca rotate
 ca rotate --now
 ca export
-acl token create
+acl token create --policy p --role r --service-identity web --node-identity n:dc1 --ttl 2h --description d
+acl token list
+acl token show self
+acl token update anonymous --policy p
+acl token delete x
+acl policy set p --rules r
+acl policy set p -f rules.hcl
 acl policy list
+acl policy show p
+acl policy delete p
+acl role set r --policy p
 acl role list
+acl role show r
+acl role delete r
+acl bootstrap
 job up f
 job plan f
 job ps
@@ -81,7 +93,7 @@ job stop f
 job render f
 snapshot save f
 snapshot inspect f
-snapshot restore f
+snapshot restore f --replace-mesh --yes
 status
 status -o json
 tail

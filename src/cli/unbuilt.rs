@@ -40,18 +40,6 @@ macro_rules! unbuilt {
 }
 
 unbuilt!(
-    /// API users.
-    AclArgs, AclCommand {
-        /// Tokens of people and CI (not built yet)
-        Token => "token",
-        /// What a token may (not built yet)
-        Policy => "policy",
-        /// Policies by name (not built yet)
-        Role => "role",
-    }
-);
-
-unbuilt!(
     /// Jobs.
     JobArgs, JobCommand {
         /// Start a job (not built yet)
@@ -66,17 +54,5 @@ unbuilt!(
         Stop => "stop",
         /// Write units for systemd or a job for Nomad (not built yet)
         Render => "render",
-    }
-);
-
-unbuilt!(
-    /// Backups of the store.
-    SnapshotArgs, SnapshotCommand {
-        /// Write a backup (not built yet)
-        Save => "save",
-        /// What a backup holds (not built yet)
-        Inspect => "inspect",
-        /// Read a backup back (not built yet)
-        Restore => "restore",
     }
 );

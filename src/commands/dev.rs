@@ -46,6 +46,7 @@ async fn live(args: &DevArgs, data_dir: &Path, directory: &Directory) -> Outcome
 
 async fn play(args: &DevArgs, data_dir: &Path, mesh: &mut Mesh, is_kept: bool) -> Outcome {
     mesh.start_control().await?;
+    mesh.let_everyone_read().await?;
     if !args.bare {
         mesh.start_services().await?;
     }

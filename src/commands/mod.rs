@@ -1,5 +1,6 @@
 //! One file a command. Each takes its part of the command line and ends with an [`Outcome`].
 
+mod acl;
 mod ca;
 mod completions;
 mod control;
@@ -14,6 +15,7 @@ mod reference;
 mod run;
 mod service;
 mod serving;
+mod snapshot;
 mod status;
 mod tether;
 mod token;
@@ -82,9 +84,9 @@ fn dispatch(loaded: Loaded, arguments: Vec<OsString>) -> Outcome {
         Command::Doctor(args) => ask(doctor::doctor(args)),
         Command::Completions { shell } => completions::completions(shell),
         Command::Reference => reference::reference(),
-        Command::Acl(args) => unbuilt::unbuilt(&format!("`meshctl acl {}`", args.command.word())),
+        Command::Acl(args) => ask(acl::acl(args)),
         Command::Job(args) => unbuilt::unbuilt(&format!("`meshctl job {}`", args.command.word())),
-        Command::Snapshot(args) => unbuilt::unbuilt(&format!("`meshctl snapshot {}`", args.command.word())),
+        Command::Snapshot(args) => ask(snapshot::snapshot(args)),
         Command::Tail(_) => unbuilt::unbuilt("`meshctl tail`"),
         Command::Top(_) => unbuilt::unbuilt("`meshctl top`"),
         Command::Graph(_) => unbuilt::unbuilt("`meshctl graph`"),

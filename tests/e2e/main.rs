@@ -1,5 +1,6 @@
 //! Real processes of the real binary, with real clients and servers.
 
+mod access;
 mod balance;
 mod bulk;
 mod calls;
@@ -36,6 +37,7 @@ mod run_command;
 mod run_ends;
 mod service_config;
 mod smuggling;
+mod snapshots;
 mod sockets;
 mod support;
 mod systemd;

@@ -63,6 +63,9 @@ pub struct MeshInfo {
     pub trust_domain: TrustDomain,
     /// Its datacenter.
     pub datacenter: Datacenter,
+    /// Raised by every restore from a snapshot.
+    #[serde(default)]
+    pub epoch: u64,
     /// The wall clock of the control plane, milliseconds since the Unix epoch.
     pub server_time_ms: u64,
 }

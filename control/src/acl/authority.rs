@@ -1,5 +1,8 @@
 //! Who asks, and what it may.
 
+use std::sync::Arc;
+
+use super::grants::Grants;
 use super::resource::{Access, Resource};
 
 /// Who a request comes from, as far as access to resources goes. It travels with the request.
@@ -12,15 +15,22 @@ pub struct Authority {
 enum Holder {
     /// The operator, by token or on the UNIX socket.
     Operator,
+    /// Somebody with a token.
+    Token {
+        /// Which.
+        accessor: String,
+        /// What it may.
+        grants: Arc<Grants>,
+    },
     /// Somebody without a credential.
-    Anonymous,
+    Anonymous(Arc<Grants>),
 }
 
 /// A request may not do what it asks for. The words are Consul's, since clients look for them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("Permission denied: {holder} lacks permission '{kind}:{access}'{on}{hint}")]
 pub struct Denied {
-    holder: &'static str,
+    holder: String,
     kind: &'static str,
     access: Access,
     on: String,
@@ -33,16 +43,44 @@ impl Authority {
         Self { holder: Holder::Operator }
     }
 
-    /// Somebody who showed no credential.
+    /// Somebody who showed no credential, and may nothing.
     pub fn anonymous() -> Self {
-        Self { holder: Holder::Anonymous }
+        Self::of_anonymous(Arc::default())
+    }
+
+    /// Somebody who showed no credential.
+    pub fn of_anonymous(grants: Arc<Grants>) -> Self {
+        Self { holder: Holder::Anonymous(grants) }
+    }
+
+    /// Somebody who showed the secret of a token.
+    pub fn of_token(accessor: String, grants: Arc<Grants>) -> Self {
+        Self { holder: Holder::Token { accessor, grants } }
+    }
+
+    /// The name of the token that was shown.
+    pub fn accessor(&self) -> Option<&str> {
+        match &self.holder {
+            Holder::Token { accessor, .. } => Some(accessor),
+            Holder::Operator | Holder::Anonymous(_) => None,
+        }
+    }
+
+    /// Whether it is the operator, by token or on the UNIX socket.
+    pub fn is_operator(&self) -> bool {
+        matches!(self.holder, Holder::Operator)
+    }
+
+    /// Whether it showed no credential.
+    pub fn is_anonymous(&self) -> bool {
+        matches!(self.holder, Holder::Anonymous(_))
     }
 
     /// Whether it may touch this resource so.
-    pub fn may(&self, _access: Access, _resource: Resource<'_>) -> bool {
-        match self.holder {
+    pub fn may(&self, access: Access, resource: Resource<'_>) -> bool {
+        match &self.holder {
             Holder::Operator => true,
-            Holder::Anonymous => false,
+            Holder::Token { grants, .. } | Holder::Anonymous(grants) => grants.may(access, resource),
         }
     }
 
@@ -54,11 +92,13 @@ impl Authority {
         if self.may(access, resource) {
             return Ok(());
         }
-        let (holder, hint) = match self.holder {
-            Holder::Operator => ("the operator token", ""),
-            Holder::Anonymous => {
-                ("anonymous token", ". The anonymous token is used implicitly when a request does not specify a token.")
-            }
+        let (holder, hint) = match &self.holder {
+            Holder::Operator => ("the operator token".to_owned(), ""),
+            Holder::Token { accessor, .. } => (format!("token with AccessorID '{accessor}'"), ""),
+            Holder::Anonymous(_) => (
+                "anonymous token".to_owned(),
+                ". The anonymous token is used implicitly when a request does not specify a token.",
+            ),
         };
         let name = resource.name();
         let on = if name.is_empty() { String::new() } else { format!(" on {:?}", shown(name)) };

@@ -17,8 +17,14 @@ pub enum Resource<'a> {
     Session(&'a str),
     /// The intentions of a destination. Empty: any.
     Intentions(&'a str),
+    /// Every intention, of whatever destination.
+    AllIntentions,
+    /// Every service.
+    AllServices,
     /// The control plane itself.
     Operator,
+    /// Tokens, policies and roles.
+    Acl,
     /// User events of a name. Empty: any.
     Event(&'a str),
     /// Prepared queries of a name. Empty: any.
@@ -43,11 +49,12 @@ impl Resource<'_> {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Key(_) | Self::KeyPrefix(_) => "key",
-            Self::Service(_) => "service",
+            Self::Service(_) | Self::AllServices => "service",
             Self::Node(_) => "node",
             Self::Session(_) => "session",
-            Self::Intentions(_) => "intention",
+            Self::Intentions(_) | Self::AllIntentions => "intention",
             Self::Operator => "operator",
+            Self::Acl => "acl",
             Self::Event(_) => "event",
             Self::Query(_) => "query",
             Self::Agent(_) => "agent",
@@ -65,7 +72,7 @@ impl Resource<'_> {
             | Self::Event(name)
             | Self::Query(name)
             | Self::Agent(name) => name.as_bytes(),
-            Self::Operator => b"",
+            Self::AllServices | Self::AllIntentions | Self::Operator | Self::Acl => b"",
         }
     }
 }

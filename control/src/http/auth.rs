@@ -1,19 +1,21 @@
-//! Who may call: the operator's token on TCP, our own user or root on the UNIX socket.
+//! Who calls: the operator, by token or as our own user or root on the UNIX socket; the bearer of a token of access control; or nobody.
 
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use parking_lot::Mutex;
 use postern_ca::OperatorToken;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::consul;
 use super::consul::call::Params;
+use super::demand::{self, Demand};
 use super::error::ApiError;
-use crate::acl::Authority;
+use crate::acl::{self, Access, Authority, Denied, Grants, Resource};
+use crate::mirror::{Bearer, Mirror};
 use crate::policy::Author;
 
 /// From where a connection comes.
@@ -69,35 +71,34 @@ impl Operators {
     }
 }
 
-/// What a route demands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Demand {
-    /// Nothing: it is how a client knows that it talks to Postern.
-    Nothing,
-    /// Nothing on loopback, for Prometheus.
-    NothingOnLoopback,
-    /// What the authority of the caller allows; the route asks it.
-    Authority,
-    /// The operator's credential.
-    Operator,
+/// Who the tokens of access control belong to.
+pub trait Bearers {
+    /// Who has this secret now.
+    fn bearer(&self, secret: &str) -> Option<Bearer>;
+    /// What a request without a secret may do.
+    fn anonymous(&self) -> Arc<Grants>;
 }
 
-fn demand(method: &Method, path: &str) -> Demand {
-    let reads = method == Method::GET || method == Method::HEAD;
-    match path {
-        "/v1/mesh" if reads => Demand::Nothing,
-        "/metrics" | "/v1/prometheus/targets" if reads => Demand::NothingOnLoopback,
-        _ if consul::owns(path) => Demand::Authority,
-        _ => Demand::Operator,
+impl Bearers for Mirror {
+    fn bearer(&self, secret: &str) -> Option<Bearer> {
+        let hash = acl::hash_of(secret);
+        self.read(|view| view.access.bearer(&hash, SystemTime::now(), view.cluster.datacenter.as_str()))
+    }
+
+    fn anonymous(&self) -> Arc<Grants> {
+        self.read(|view| view.access.anonymous(SystemTime::now(), view.cluster.datacenter.as_str()))
     }
 }
 
-/// Decides whether a request may go on, in whose name, and with what authority.
+/// Decides whether a request may go on, in whose name, and with what authority. Where the route asks the authority itself,
+/// that is left to it.
 ///
 /// # Errors
-/// 401 without a valid credential where one is needed; 403 for a wrong one on a route of Consul's API.
+/// 401 without a valid credential where one is needed, 403 where the credential does not reach; 403 for a wrong one on a
+/// route of Consul's API.
 pub fn admit(
     operators: &Operators,
+    bearers: &impl Bearers,
     connection: &Connection,
     method: &Method,
     uri: &Uri,
@@ -110,29 +111,55 @@ pub fn admit(
         }
         Origin::Tcp(address) => address,
     };
-    let demand = demand(method, path);
+    let demand = demand::of(method, path);
     let is_open = demand == Demand::Nothing || (demand == Demand::NothingOnLoopback && address.is_loopback());
     let shown = match demand {
-        Demand::Authority => credential_of_consul(uri, headers),
+        Demand::OfRoute => credential_of_consul(uri, headers),
         _ => credential(headers)?,
     };
-    match shown {
-        Some(text) => match operator(operators, &text) {
-            Ok(hash) => {
-                connection.authenticated();
-                let who = format!("operator:{}", hash.get(..8).unwrap_or(&hash));
-                Ok((Author { who, from: address.to_string() }, Authority::operator()))
-            }
-            Err(_) if is_open => Ok((anonymous(address), Authority::anonymous())),
-            Err(error) => {
-                tracing::warn!(%address, path, "a request with a wrong credential was refused");
-                // The words that Consul's clients look for.
-                Err(if demand == Demand::Authority { ApiError::new(StatusCode::FORBIDDEN, "ACL not found") } else { error })
-            }
-        },
-        None if is_open || demand == Demand::Authority => Ok((anonymous(address), Authority::anonymous())),
-        None => Err(unauthorised("this call needs the operator token")),
+    let nobody = || (anonymous(address), Authority::of_anonymous(bearers.anonymous()));
+    let (author, authority) = match shown.map(|text| holder(operators, bearers, &text, address)) {
+        None => nobody(),
+        Some(Ok(holder)) => {
+            connection.authenticated();
+            holder
+        }
+        Some(Err(_)) if is_open => nobody(),
+        Some(Err(error)) => {
+            tracing::warn!(%address, path, "a request with a wrong credential was refused");
+            // The words that Consul's clients look for.
+            return Err(if demand == Demand::OfRoute { ApiError::new(StatusCode::FORBIDDEN, "ACL not found") } else { error });
+        }
+    };
+    let needed = match &demand {
+        Demand::Nothing | Demand::OfRoute => None,
+        Demand::NothingOnLoopback if is_open => None,
+        Demand::NothingOnLoopback => Some((Access::Read, Resource::Operator)),
+        Demand::Permission(access, subject) => Some((*access, subject.resource())),
+    };
+    if let Some((access, resource)) = needed {
+        authority.require(access, resource).map_err(|denied| refusal(&authority, denied))?;
     }
+    Ok((author, authority))
+}
+
+/// 401 for whoever showed nothing, 403 for whoever may not.
+pub(super) fn refusal(authority: &Authority, denied: Denied) -> ApiError {
+    if authority.is_anonymous() {
+        unauthorised("this call needs the operator token, or one that may do it")
+    } else {
+        ApiError::from(denied)
+    }
+}
+
+fn holder(operators: &Operators, bearers: &impl Bearers, text: &str, address: IpAddr) -> Result<(Author, Authority), ApiError> {
+    let author = |who| Author { who, from: address.to_string() };
+    if let Some(bearer) = bearers.bearer(text) {
+        let who = format!("token:{}", bearer.accessor.get(..8).unwrap_or(&bearer.accessor));
+        return Ok((author(who), Authority::of_token(bearer.accessor, bearer.grants)));
+    }
+    let hash = operator(operators, text)?;
+    Ok((author(format!("operator:{}", hash.get(..8).unwrap_or(&hash))), Authority::operator()))
 }
 
 fn anonymous(address: IpAddr) -> Author {
@@ -143,7 +170,8 @@ fn operator(operators: &Operators, text: &str) -> Result<String, ApiError> {
     if text.starts_with("postern1.") {
         return Err(unauthorised("this is an enrolment token, which only a sidecar can spend"));
     }
-    let token: OperatorToken = text.parse().map_err(|_| unauthorised("the credential is not an operator token"))?;
+    let token: OperatorToken =
+        text.parse().map_err(|_| unauthorised("the credential is neither an operator token nor a token of access control"))?;
     operators.accepts(&token).ok_or_else(|| unauthorised("this operator token is not valid here"))
 }
 
@@ -218,6 +246,39 @@ mod tests {
 
     const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
+    /// One token, which may read the control plane and the service web.
+    struct OneToken;
+
+    impl Bearers for OneToken {
+        fn bearer(&self, secret: &str) -> Option<Bearer> {
+            let rules = acl::parse("operator = \"read\" service \"web\" { policy = \"read\" }").unwrap();
+            (secret == "secret").then(|| Bearer { accessor: "12345678-9".into(), grants: Arc::new(Grants::of(rules)) })
+        }
+
+        fn anonymous(&self) -> Arc<Grants> {
+            Arc::new(Grants::of(acl::parse("service \"open\" { policy = \"read\" }").unwrap()))
+        }
+    }
+
+    #[test]
+    fn a_token_reaches_as_far_as_its_policies() {
+        let far = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
+        for (path, status) in [
+            ("/v1/services/web", None),
+            ("/v1/services/api", Some(StatusCode::FORBIDDEN)),
+            ("/v1/authority", None),
+            ("/metrics", None),
+            ("/v1/service-config/api", Some(StatusCode::FORBIDDEN)),
+        ] {
+            let got = admit_with(&[("authorization", "Bearer secret")], path, far);
+            assert_eq!(got.clone().err(), status, "{path}");
+            assert!(got.is_err() || got.unwrap() == "token:12345678");
+        }
+        assert_eq!(admit_with(&[], "/v1/services/web", far), Err(StatusCode::UNAUTHORIZED));
+        assert_eq!(admit_with(&[], "/v1/services/open", far).unwrap(), "anonymous");
+        assert_eq!(admit_with(&[("x-consul-token", "other")], "/v1/services/open", far), Err(StatusCode::UNAUTHORIZED));
+    }
+
     fn admit_with(headers: &[(&'static str, &str)], path: &str, address: IpAddr) -> Result<String, StatusCode> {
         let token: OperatorToken = TOKEN.parse().unwrap();
         let operators = Operators::new(vec![token.hash()]);
@@ -226,7 +287,7 @@ mod tests {
             map.insert(*name, value.parse().unwrap());
         }
         let connection = Connection::new(Origin::Tcp(address), None);
-        let admitted = admit(&operators, &connection, &Method::GET, &path.parse().unwrap(), &map);
+        let admitted = admit(&operators, &OneToken, &connection, &Method::GET, &path.parse().unwrap(), &map);
         admitted.map(|(author, _)| author.who).map_err(|error| error.status())
     }
 
@@ -235,7 +296,7 @@ mod tests {
     #[test]
     fn the_operators_token_is_accepted_in_both_headers() {
         for headers in [("authorization", format!("Bearer {TOKEN}")), ("x-consul-token", TOKEN.to_owned())] {
-            let who = admit_with(&[(headers.0, &headers.1)], "/v1/tokens", LOOPBACK).unwrap();
+            let who = admit_with(&[(headers.0, &headers.1)], "/v1/overview", LOOPBACK).unwrap();
             assert!(who.starts_with("operator:"), "{who}");
         }
     }
@@ -244,7 +305,7 @@ mod tests {
     fn without_a_valid_token_nothing_but_the_open_routes_answers() {
         let other = format!("Bearer {}", TOKEN.replace("AAAA", "AAAB"));
         for headers in [vec![], vec![("authorization", other.as_str())], vec![("authorization", "Basic eDp5")]] {
-            assert_eq!(admit_with(&headers, "/v1/tokens", LOOPBACK), Err(StatusCode::UNAUTHORIZED), "{headers:?}");
+            assert_eq!(admit_with(&headers, "/v1/overview", LOOPBACK), Err(StatusCode::UNAUTHORIZED), "{headers:?}");
         }
         assert_eq!(admit_with(&[], "/v1/mesh", LOOPBACK).unwrap(), "anonymous");
     }

@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use postern_api::http::ErrorBody;
 
+use crate::acl::{AccountError, Denied};
 use crate::identity::IdentityError;
 use crate::policy::PolicyError;
 use crate::registry::RegisterError;
@@ -68,6 +69,25 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+impl From<Denied> for ApiError {
+    fn from(denied: Denied) -> Self {
+        Self::new(StatusCode::FORBIDDEN, denied.to_string()).hint("`meshctl acl policy` gives a token more")
+    }
+}
+
+impl From<AccountError> for ApiError {
+    fn from(error: AccountError) -> Self {
+        let text = error.to_string();
+        match error {
+            AccountError::NotFound(_) => Self::not_found(text),
+            AccountError::Invalid(_) | AccountError::Rules(_) => Self::bad_request(text),
+            AccountError::Bootstrapped => Self::new(StatusCode::FORBIDDEN, text),
+            AccountError::Store(error) => Self::from(error),
+            AccountError::Unwritable(error) => Self::internal(error),
+        }
     }
 }
 

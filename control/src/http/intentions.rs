@@ -14,18 +14,23 @@ use postern_names::ServiceName;
 use postern_traffic::ServiceSettings;
 use serde::Deserialize;
 
+use super::auth::refusal;
 use super::error::ApiError;
 use super::input::{Input, LargeInput, Pair, Query};
 use super::{Shared, rfc3339};
+use crate::acl::{Access, Authority, Resource};
 use crate::mirror::View;
 use crate::policy::Author;
 use crate::records::IntentionRecord;
 
 /// `GET /v1/intentions`
-pub(super) async fn list(State(api): Shared) -> Json<Intentions> {
+pub(super) async fn list(State(api): Shared, Extension(authority): Extension<Authority>) -> Json<Intentions> {
     let now = SystemTime::now();
     Json(api.mirror.read(|view| {
-        let live = view.intentions.values().filter(|(record, _)| record.intention.is_live(now));
+        let may_read = |record: &IntentionRecord| {
+            authority.may(Access::Read, Resource::Intentions(&record.intention.destination.to_string()))
+        };
+        let live = view.intentions.values().filter(|(record, _)| record.intention.is_live(now) && may_read(record));
         let mut intentions: Vec<StoredIntention> = live.map(|(record, revision)| stored(record, *revision)).collect();
         sort(&mut intentions);
         Intentions { default: view.default.0, revision: view.revision, intentions }
@@ -96,7 +101,14 @@ pub(super) async fn set_default(
 }
 
 /// `POST /v1/decide`
-pub(super) async fn decide(State(api): Shared, Input(request): Input<DecideRequest>) -> Result<Json<Decided>, ApiError> {
+pub(super) async fn decide(
+    State(api): Shared,
+    Extension(authority): Extension<Authority>,
+    Input(request): Input<DecideRequest>,
+) -> Result<Json<Decided>, ApiError> {
+    authority
+        .require(Access::Read, Resource::Intentions(request.destination.as_str()))
+        .map_err(|denied| refusal(&authority, denied))?;
     let asked = AskedRequest::of(&request).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let (rules, called, mut notes) = api.mirror.read(|view| {
         let rules = view.rules_of_pair(&request.source, &request.destination);

@@ -8,13 +8,14 @@
 //! |---|---|
 //! | `serve` | listeners, TLS, connections and their limits |
 //! | `certificate` | the certificate that they show, where nobody brought one |
-//! | `host`, `auth`, `input`, `error` | what every request passes |
+//! | `host`, `auth`, `demand`, `input`, `error` | what every request passes |
 //! | `consul` | the routes of Consul's API |
 //! | `intentions`, `tokens`, `services`, `service_config`, `status` | the routes |
 
 pub mod auth;
 pub mod certificate;
 pub mod consul;
+pub mod demand;
 mod error;
 pub mod host;
 mod input;
@@ -42,6 +43,7 @@ pub use self::error::ApiError;
 use self::host::HostNames;
 pub(crate) use self::services::is_loopback_elsewhere;
 pub use self::status::mesh_info;
+use crate::acl::Accounts;
 use crate::doctor::Surroundings;
 use crate::events::Events;
 use crate::identity::IdentityService;
@@ -54,6 +56,7 @@ use crate::registry::Registry;
 use crate::service_config::ServiceConfigs;
 use crate::service_config::jwks::JwksKeeper;
 use crate::sessions::Sessions;
+use crate::snapshot::Snapshots;
 use crate::store::Store;
 
 /// `server:` of every answer; by it a client knows that no other product listens here.
@@ -87,6 +90,10 @@ pub struct Api {
     pub push: Arc<PushStats>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Changes of tokens, policies and roles.
+    pub accounts: Arc<Accounts>,
+    /// Saves and restores the store.
+    pub snapshots: Arc<Snapshots>,
     /// Who may call.
     pub operators: Operators,
     /// Under which names.
@@ -182,7 +189,8 @@ fn admit(api: &Api, request: Request) -> Result<Request, ApiError> {
         Origin::Tcp(_) => api.host_names.check(&parts)?,
         Origin::Unix { .. } => host::check_origin(&parts.headers, None)?,
     }
-    let (author, authority) = auth::admit(&api.operators, &connection, &parts.method, &parts.uri, &parts.headers)?;
+    let (author, authority) =
+        auth::admit(&api.operators, api.mirror.as_ref(), &connection, &parts.method, &parts.uri, &parts.headers)?;
     parts.extensions.insert(author);
     parts.extensions.insert(authority);
     Ok(Request::from_parts(parts, body))

@@ -9,20 +9,39 @@ use postern_names::{PortName, ServiceName};
 use postern_traffic::settings::check_jwks;
 use serde::Deserialize;
 
+use super::auth::refusal;
 use super::error::ApiError;
 use super::input::{Input, LargeInput, Name, Query};
 use super::{Shared, rfc3339};
+use crate::acl::{Access, Authority, Resource};
 use crate::mirror::View;
 use crate::policy::Author;
 use crate::records::{ProviderRecord, SettingsRecord};
 use crate::service_config::jwks::JwksKeeper;
 
 /// `GET /v1/service-config`
-pub(super) async fn list(State(api): Shared) -> Json<ServiceConfig> {
-    Json(api.mirror.read(|view| ServiceConfig {
-        revision: view.revision,
-        services: view.settings.services.values().map(|(record, revision)| stored(record, *revision)).collect(),
-        jwt_providers: view.settings.providers.values().map(|entry| provider(view, &api.jwks, entry)).collect(),
+pub(super) async fn list(State(api): Shared, Extension(authority): Extension<Authority>) -> Json<ServiceConfig> {
+    let may_read = |name: &ServiceName| authority.may(Access::Read, Resource::Service(name.as_str()));
+    let sees_providers = authority.may(Access::Read, Resource::Operator);
+    Json(api.mirror.read(|view| {
+        ServiceConfig {
+            revision: view.revision,
+            services: view
+                .settings
+                .services
+                .iter()
+                .filter(|(name, _)| may_read(name))
+                .map(|(_, stored)| stored)
+                .map(|(record, revision)| stored(record, *revision))
+                .collect(),
+            jwt_providers: view
+                .settings
+                .providers
+                .values()
+                .filter(|_| sees_providers)
+                .map(|entry| provider(view, &api.jwks, entry))
+                .collect(),
+        }
     }))
 }
 
@@ -30,8 +49,13 @@ pub(super) async fn list(State(api): Shared) -> Json<ServiceConfig> {
 pub(super) async fn apply(
     State(api): Shared,
     Extension(author): Extension<Author>,
+    Extension(authority): Extension<Authority>,
     LargeInput(request): LargeInput<ApplyServiceConfigRequest>,
 ) -> Result<Json<AppliedServiceConfig>, ApiError> {
+    if !request.file.jwt_providers.is_empty() || request.replace {
+        // Providers decide whose tokens count, and a replacement deletes those that are not named.
+        authority.require(Access::Write, Resource::Operator).map_err(|denied| refusal(&authority, denied))?;
+    }
     Ok(Json(api.service_configs.apply(request, &author).await?))
 }
 

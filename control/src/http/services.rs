@@ -11,16 +11,18 @@ use postern_names::{InstanceId, ServiceName};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::auth::refusal;
 use super::error::ApiError;
 use super::input::{Name, Query};
 use super::intentions::{sort, stored};
 use super::service_config::of_service;
 use super::{Api, Shared, rfc3339};
+use crate::acl::{Access, Authority, Resource};
 use crate::audit::AuditEntry;
 use crate::mirror::View;
 use crate::policy::Author;
 use crate::push::SidecarStatus;
-use crate::records::InstanceRecord;
+use crate::records::{InstanceRecord, IntentionRecord};
 
 /// Open streams by instance.
 pub(super) type Streams = HashMap<InstanceId, SidecarStatus>;
@@ -30,9 +32,13 @@ pub(super) fn streams(api: &Api) -> Streams {
 }
 
 /// `GET /v1/services`
-pub(super) async fn list(State(api): Shared) -> Json<Vec<ServiceSummary>> {
+pub(super) async fn list(State(api): Shared, Extension(authority): Extension<Authority>) -> Json<Vec<ServiceSummary>> {
     let streams = streams(&api);
-    Json(api.mirror.read(|view| view.service_names().into_iter().map(|name| summary(view, &streams, name)).collect()))
+    let may_read = |name: &ServiceName| authority.may(Access::Read, Resource::Service(name.as_str()));
+    Json(
+        api.mirror
+            .read(|view| view.service_names().into_iter().filter(may_read).map(|name| summary(view, &streams, name)).collect()),
+    )
 }
 
 fn summary(view: &View, streams: &Streams, name: ServiceName) -> ServiceSummary {
@@ -47,7 +53,11 @@ fn summary(view: &View, streams: &Streams, name: ServiceName) -> ServiceSummary 
 }
 
 /// `GET /v1/services/{name}`
-pub(super) async fn show(State(api): Shared, Name(name): Name<ServiceName>) -> Result<Json<ServiceDetail>, ApiError> {
+pub(super) async fn show(
+    State(api): Shared,
+    Extension(authority): Extension<Authority>,
+    Name(name): Name<ServiceName>,
+) -> Result<Json<ServiceDetail>, ApiError> {
     let streams = streams(&api);
     let now = SystemTime::now();
     let detail = api.mirror.read(|view| {
@@ -58,6 +68,10 @@ pub(super) async fn show(State(api): Shared, Name(name): Name<ServiceName>) -> R
             let to = [Party::Service(name.clone()), Party::Any];
             let pairs = to.iter().flat_map(|destination| view.pairs_to(destination));
             let live = pairs.filter_map(|pair| view.intentions.get(pair)).filter(|(record, _)| record.intention.is_live(now));
+            let may_read = |record: &IntentionRecord| {
+                authority.may(Access::Read, Resource::Intentions(&record.intention.destination.to_string()))
+            };
+            let live = live.filter(|(record, _)| may_read(record));
             let mut inbound: Vec<_> = live.map(|(record, revision)| stored(record, *revision)).collect();
             sort(&mut inbound);
             let mut instances: Vec<_> = view.instances_of(&name).map(|(record, _)| instance(view, &streams, record)).collect();
@@ -112,11 +126,13 @@ pub(super) struct DeregisterQuery {
 pub(super) async fn deregister(
     State(api): Shared,
     Extension(author): Extension<Author>,
+    Extension(authority): Extension<Authority>,
     Name(id): Name<InstanceId>,
     Query(query): Query<DeregisterQuery>,
 ) -> Result<Json<Deregistered>, ApiError> {
     let unknown = || ApiError::not_found(format!("no instance {id} is registered")).hint("`meshctl status` shows those that are");
     let record = api.mirror.read(|view| view.instances.get(&id).map(|(record, _)| record.clone())).ok_or_else(unknown)?;
+    authority.require(Access::Write, Resource::Service(record.service.as_str())).map_err(|denied| refusal(&authority, denied))?;
     let entry = AuditEntry {
         at: SystemTime::now(),
         who: author.who.clone(),

@@ -24,6 +24,7 @@ pub fn mesh_info(view: &View, now: SystemTime) -> MeshInfo {
         cluster_id: view.cluster.cluster_id.clone(),
         trust_domain: view.cluster.trust_domain.clone(),
         datacenter: view.cluster.datacenter.clone(),
+        epoch: view.cluster.epoch,
         server_time_ms: postern_api::convert::millis(now),
     }
 }

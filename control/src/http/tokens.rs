@@ -9,9 +9,11 @@ use axum::{Extension, Json};
 use postern_api::http::{CreateTokenRequest, CreatedToken, Token, TokenRevoked};
 use serde::Deserialize;
 
+use super::auth::refusal;
 use super::error::ApiError;
 use super::input::{Input, Name, Query};
 use super::{Shared, rfc3339};
+use crate::acl::{Access, Authority, Resource};
 use crate::identity::NewToken;
 use crate::policy::Author;
 use crate::records::TokenRecord;
@@ -27,8 +29,10 @@ const MAX_USES: u32 = 10_000;
 pub(super) async fn create(
     State(api): Shared,
     Extension(author): Extension<Author>,
+    Extension(authority): Extension<Authority>,
     Input(request): Input<CreateTokenRequest>,
 ) -> Result<impl IntoResponse, ApiError> {
+    may_write(&authority, request.service.as_str())?;
     let uses = request.uses.unwrap_or(1);
     if uses == 0 || uses > MAX_USES {
         return Err(ApiError::bad_request(format!("uses is {uses}; a token can be spent 1 to {MAX_USES} times")));
@@ -50,9 +54,10 @@ pub(super) async fn create(
 }
 
 /// `GET /v1/tokens`
-pub(super) async fn list(State(api): Shared) -> Json<Vec<Token>> {
+pub(super) async fn list(State(api): Shared, Extension(authority): Extension<Authority>) -> Json<Vec<Token>> {
     let now = SystemTime::now();
-    let mut records: Vec<TokenRecord> = api.mirror.read(|view| view.tokens.values().cloned().collect());
+    let may_read = |record: &&TokenRecord| authority.may(Access::Read, Resource::Service(record.service.as_str()));
+    let mut records: Vec<TokenRecord> = api.mirror.read(|view| view.tokens.values().filter(may_read).cloned().collect());
     records.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
     Json(records.into_iter().map(|record| listed(record, now)).collect())
 }
@@ -89,8 +94,20 @@ pub(super) struct RevokeQuery {
 pub(super) async fn revoke(
     State(api): Shared,
     Extension(author): Extension<Author>,
+    Extension(authority): Extension<Authority>,
     Name(id): Name<String>,
     Query(query): Query<RevokeQuery>,
 ) -> Result<Json<TokenRevoked>, ApiError> {
+    let services: Vec<String> = api
+        .mirror
+        .read(|view| view.tokens.values().filter(|record| record.id == id).map(|record| record.service.to_string()).collect());
+    for service in &services {
+        may_write(&authority, service)?;
+    }
     Ok(Json(api.identity.revoke_token(&id, query.svids, &author).await?))
+}
+
+/// Whoever may write a service may become it.
+fn may_write(authority: &Authority, service: &str) -> Result<(), ApiError> {
+    authority.require(Access::Write, Resource::Service(service)).map_err(|denied| refusal(authority, denied))
 }

@@ -18,7 +18,7 @@ use super::{BroughtCa, IdentityError, IdentityService, IdentitySettings, audit};
 use crate::policy::Author;
 use crate::records::ClusterRecord;
 use crate::seal::SealKey;
-use crate::store::{Compare, Op, Store, StoreError, Txn};
+use crate::store::{Compare, Kv, Op, Store, StoreError, Txn};
 
 /// The sealed record. It is not mirrored.
 const KEYS: &str = "authority/keys";
@@ -75,6 +75,15 @@ impl KeysRecord {
 /// Those of the store.
 pub async fn has_sealed_keys(store: &dyn Store) -> Result<bool, StoreError> {
     Ok(store.get(KEYS.as_bytes()).await?.is_some())
+}
+
+/// Whether a seal key opens the authority's keys among these records of a cluster.
+///
+/// # Errors
+/// Why it does not.
+pub fn opens(kvs: &[Kv], cluster_id: &str, seal: &SealKey) -> Result<(), String> {
+    let kv = kvs.iter().find(|kv| kv.key == KEYS.as_bytes()).ok_or("it holds no keys of an authority")?;
+    seal.open(cluster_id, KEYS, &kv.value).map(drop).map_err(|error| error.to_string())
 }
 
 /// An authority as it is in the store.

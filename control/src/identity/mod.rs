@@ -35,7 +35,7 @@ use postern_ca::{Authority, Serial, SvidSlot, SvidSource, Trust, TrustBundle, Tr
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-pub use self::authority::{check_brought, has_sealed_keys};
+pub use self::authority::{check_brought, has_sealed_keys, opens};
 pub use self::error::IdentityError;
 use self::server_certificate::Server;
 pub use self::settings::{BroughtCa, IdentitySettings};

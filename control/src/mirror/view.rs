@@ -11,6 +11,7 @@ use postern_intentions::{DefaultPolicy, Entry, EntryContent, PairKey, Party, Pro
 use postern_names::{InstanceId, PortName, ServiceName};
 use serde::de::DeserializeOwned;
 
+use super::access::AccessView;
 use super::change_sets::ChangeSets;
 use super::settings::SettingsView;
 use super::{Change, MirrorError};
@@ -50,6 +51,8 @@ pub struct View {
     pub services: BTreeMap<ServiceName, ServiceRecord>,
     /// What operators set for services and providers of tokens.
     pub settings: SettingsView,
+    /// Tokens, policies and roles of access control.
+    pub access: AccessView,
     /// Changes that are larger than a transaction.
     pub change_sets: ChangeSets,
     /// The key-value store.
@@ -78,6 +81,7 @@ impl View {
             instances: BTreeMap::new(),
             services: BTreeMap::new(),
             settings: SettingsView::default(),
+            access: AccessView::default(),
             change_sets: ChangeSets::default(),
             kv: KvView::default(),
             sessions: SessionsView::default(),
@@ -252,6 +256,9 @@ impl View {
             RecordKey::Provider(name) => {
                 set(&mut self.settings.providers, name, readable(key, value).map(|record| (record, revision)));
             }
+            RecordKey::AccessToken(hash) => self.access.put_token(hash, readable(key, value), revision),
+            RecordKey::AccessPolicy(id) => self.access.put_policy(id, read_or_why(key, value), revision),
+            RecordKey::AccessRole(id) => self.access.put_role(id, read_or_why(key, value), revision),
             RecordKey::Jwks(name) => set(&mut self.settings.jwks, name, readable(key, value).map(|record| (record, revision))),
             RecordKey::Session(id) => self.sessions.put(id, readable(key, value), revision),
             // They need more than this is given.
@@ -370,4 +377,9 @@ fn readable<T: DeserializeOwned>(key: &[u8], value: Option<&[u8]>) -> Option<T> 
             None
         }
     }
+}
+
+/// The record, or why it cannot be read; nothing where it was deleted.
+fn read_or_why<T: DeserializeOwned>(key: &[u8], value: Option<&[u8]>) -> Option<Result<T, String>> {
+    Some(records::decode(key, value?).map_err(|error| error.to_string()))
 }

@@ -341,6 +341,7 @@ impl Sidecars {
             }
             // Endpoints are marked by service, from the sets.
             RecordKey::Instance(_) | RecordKey::Token(_) | RecordKey::Issuance(_) | RecordKey::Kv(_) | RecordKey::Session(_) => {}
+            RecordKey::AccessToken(_) | RecordKey::AccessPolicy(_) | RecordKey::AccessRole(_) => {}
         }
     }
 

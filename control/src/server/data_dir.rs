@@ -37,6 +37,16 @@ impl DataDir {
         self.path.join("store.redb")
     }
 
+    /// A snapshot that waits to be restored.
+    pub(super) fn pending_snapshot(&self) -> PathBuf {
+        self.path.join("snapshot.pending")
+    }
+
+    /// The store before the last restore.
+    pub(super) fn store_before(&self) -> PathBuf {
+        self.path.join("store.redb.before-restore")
+    }
+
     pub(super) fn audit(&self) -> PathBuf {
         self.path.join("audit")
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use postern_control::settings::Address;
+use postern_control::settings::{Address, DnsListen};
 use postern_control::{Addresses, ControlError, Settings, run};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -54,6 +54,7 @@ pub fn settings(directory: &Path) -> Settings {
         http: Address::loopback(0),
         grpc: Address::loopback(0),
         seal_key_file: Some(directory.join("seal.key")),
+        dns: DnsListen::Off,
         drain: Duration::from_secs(1),
         ..Settings::default()
     }
@@ -135,5 +136,5 @@ where
     let headers = response.headers().clone();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     driver.abort();
-    Answer { status, server, headers, text: String::from_utf8(body.to_vec()).unwrap() }
+    Answer { status, server, headers, text: String::from_utf8_lossy(&body).into_owned() }
 }

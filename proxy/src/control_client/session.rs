@@ -14,7 +14,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::dial::{ControlConnection, origin};
-use super::{Backoff, ControlClient, DeltaRefused, Ended, Published, leaving};
+use super::{Backoff, ControlClient, DeltaRefused, Ended, Lane, Published, leaving};
+use crate::snapshot::Positions;
 use crate::status::Stage;
 
 /// Messages that wait to be sent: more means that the control plane does not read.
@@ -213,9 +214,11 @@ impl ControlClient {
     }
 
     fn take_delta(&mut self, session: &mut Session, delta: v1::Delta) -> Result<(), Ended> {
+        let before = self.publisher.resources().positions();
         match self.publisher.apply(delta) {
             Ok(None) => Ok(()),
             Ok(Some(published)) => {
+                tell_of_restore(before, &published);
                 self.publish(session, published);
                 Ok(())
             }
@@ -319,4 +322,16 @@ fn said(status: &tonic::Status) -> String {
         source = cause.source();
     }
     text
+}
+
+/// A raised epoch: what is held from now on may be older than what was.
+fn tell_of_restore(before: Positions, published: &Published) {
+    let held = match published.lane {
+        Lane::Authority => before.authority,
+        Lane::Reachability => before.reachability,
+    };
+    if !held.is_start() && published.position.epoch > held.epoch {
+        let (lane, taken) = (published.lane, published.position);
+        tracing::warn!(?lane, %held, %taken, "the control plane was restored from a snapshot: taking its state");
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_join::first_of;
 use hyper::Method;
 use postern_api::http::{CreateTokenRequest, CreatedToken, ServiceSummary, SetRequest, SetVerb, Written};
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::process::Process;
@@ -17,6 +18,9 @@ use crate::outcome::Failure;
 
 /// Who calls whom.
 const CHAIN: [(&str, Option<&str>); 3] = [("db", None), ("api", Some("db")), ("web", Some("api"))];
+
+/// The policy that requests without a token have here.
+const READ_EVERYTHING: &str = "read-everything";
 
 /// How long the services may take until they can be called.
 const HEALTHY: Duration = Duration::from_secs(30);
@@ -183,6 +187,24 @@ impl Mesh {
         let request = CreateTokenRequest { service, uses: Some(1), ttl_s: Some(300) };
         let created: CreatedToken = self.client().await?.call(Method::POST, "/v1/tokens", Some(&request), Duration::ZERO).await?;
         Ok(created.token)
+    }
+
+    /// Requests without a token may read: on this machine there is nothing to hide, and tools work at once. A mesh that is
+    /// kept and has the policy already stays as it is.
+    pub async fn let_everyone_read(&self) -> Result<(), Failure> {
+        let mut client = self.client().await?;
+        let there: Option<Value> = client.get_if_there(&format!("/v1/acl/policy/name/{READ_EVERYTHING}")).await?;
+        if there.is_some() {
+            return Ok(());
+        }
+        let kinds = ["key", "service", "node", "session", "intentions", "event", "query", "agent"];
+        let rules: String = kinds.iter().map(|kind| format!("{kind}_prefix \"\" {{ policy = \"read\" }}\n")).collect();
+        let policy = json!({ "Name": READ_EVERYTHING, "Rules": rules + "operator = \"read\"\n", "Description": "meshctl dev" });
+        let _: Value = client.call(Method::PUT, "/v1/acl/policy", Some(&policy), Duration::ZERO).await?;
+        let token = json!({ "Description": "Anonymous Token", "Policies": [{ "Name": READ_EVERYTHING }] });
+        let path = "/v1/acl/token/00000000-0000-0000-0000-000000000002";
+        let _: Value = client.call(Method::PUT, path, Some(&token), Duration::ZERO).await?;
+        Ok(())
     }
 
     /// Allows a call, and waits until that is in force.

@@ -31,6 +31,11 @@ impl Mesh {
         Self::start_with(&[])
     }
 
+    /// Its directory alone: the control plane is started by the test.
+    pub fn unstarted() -> Self {
+        Self::new(None, "127.0.0.1:0", &[])
+    }
+
     /// With further flags of `meshctl control`.
     pub fn start_with(options: &[&str]) -> Self {
         let mut mesh = Self::new(None, "127.0.0.1:0", options);

@@ -24,6 +24,10 @@ pub async fn by_index<T>(api: &Api, call: &Call, topics: &[Topic], mut ask: impl
     let waiting = if call.index == 0 { None } else { api.mirror.topics().wait_for(topics) };
     let (mut index, mut value) = api.mirror.read(&mut ask);
     let Some(mut waiting) = waiting else { return (index, value) };
+    if call.index > index.max(api.mirror.revision()) {
+        // From before a restore, and ahead of everything: whoever shows it begins anew.
+        return (index, value);
+    }
     let mut patience = std::pin::pin!(end_of_patience(api, call));
     while index <= call.index {
         tokio::select! {

@@ -11,9 +11,10 @@
 //! | `answer`, `error` | how it is answered |
 //! | `blocking` | answers that wait for something newer |
 //! | `absent` | what Consul has and is not here: 501 |
-//! | `kv`, `session`, `txn`, `event`, `status`, `operator` | the routes |
+//! | `acl`, `event`, `kv`, `operator`, `session`, `snapshot`, `status`, `txn` | the routes |
 
 mod absent;
+mod acl;
 pub mod answer;
 pub mod blocking;
 pub mod body;
@@ -25,6 +26,7 @@ pub mod fields;
 mod kv;
 mod operator;
 mod session;
+mod snapshot;
 mod status;
 mod txn;
 
@@ -94,6 +96,21 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/v1/coordinate/datacenters", get(operator::datacenters))
         .route("/v1/status/leader", get(status::leader))
         .route("/v1/status/peers", get(status::peers))
+        .route("/v1/acl/bootstrap", put(acl::bootstrap))
+        .route("/v1/acl/tokens", get(acl::tokens))
+        .route("/v1/acl/token", put(acl::create_token))
+        .route("/v1/acl/token/self", get(acl::own_token))
+        .route("/v1/acl/token/{accessor}", get(acl::read_token).put(acl::update_token).delete(acl::delete_token))
+        .route("/v1/acl/token/{accessor}/clone", put(acl::clone_token))
+        .route("/v1/acl/policies", get(acl::policies))
+        .route("/v1/acl/policy", put(acl::create_policy))
+        .route("/v1/acl/policy/name/{name}", get(acl::named_policy))
+        .route("/v1/acl/policy/{id}", get(acl::read_policy).put(acl::update_policy).delete(acl::delete_policy))
+        .route("/v1/acl/roles", get(acl::roles))
+        .route("/v1/acl/role", put(acl::create_role))
+        .route("/v1/acl/role/name/{name}", get(acl::named_role))
+        .route("/v1/acl/role/{id}", get(acl::read_role).put(acl::update_role).delete(acl::delete_role))
+        .route("/v1/snapshot", get(snapshot::save).put(snapshot::restore))
         .merge(absent::routes())
 }
 

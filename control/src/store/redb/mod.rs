@@ -86,6 +86,14 @@ impl RedbStore {
         Self::start(path, database, Box::new(reopen), settings)
     }
 
+    /// Makes a store in a new file that holds these records at this revision, without a history.
+    ///
+    /// # Errors
+    /// As those of [`RedbStore::open`].
+    pub fn create_with(path: &Path, revision: u64, kvs: &[Kv], settings: &StoreSettings) -> Result<(), StoreError> {
+        open::create_with(path, revision, kvs, settings)
+    }
+
     fn start(path: &Path, database: Database, reopen: Reopen, settings: &StoreSettings) -> Result<Self, StoreError> {
         let file =
             Arc::new(DataFile { path: path.to_owned(), database: RwLock::new(Ok(database)), reopen, failing: Mutex::new(None) });

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use ::redb::{Builder, Database, DatabaseError, Error, ReadableDatabase};
 
 use super::super::error::StoreError;
-use super::super::types::StoreSettings;
-use super::tables::{KV, LAST_LEASE, LEASE_KEYS, LEASES, LOG, LOG_BYTES, META, OLDEST, REVISION, SCHEMA, SCHEMA_VERSION};
+use super::super::types::{Kv, StoreSettings};
+use super::tables::{
+    KV, LAST_LEASE, LEASE_KEYS, LEASES, LOG, LOG_BYTES, META, OLDEST, REVISION, SCHEMA, SCHEMA_VERSION, encode_kv,
+};
 
 /// Opens the file, or makes it.
 pub(super) fn open(path: &Path, settings: &StoreSettings) -> Result<Database, StoreError> {
@@ -94,6 +96,27 @@ fn create_at(path: &Path, settings: &StoreSettings) -> Result<Database, StoreErr
     let database = builder(settings).create(path).map_err(|error| open_error(path, error))?;
     fill(&database).map_err(|error| storage_error(path, error))?;
     Ok(database)
+}
+
+/// Makes a store that holds these records already, and whose history begins with the next change.
+pub(super) fn create_with(path: &Path, revision: u64, kvs: &[Kv], settings: &StoreSettings) -> Result<(), StoreError> {
+    let database = create_at(path, settings)?;
+    let write = || -> Result<(), Error> {
+        let txn = database.begin_write()?;
+        {
+            let mut table = txn.open_table(KV)?;
+            for kv in kvs {
+                table.insert(&kv.key[..], &encode_kv(kv)[..])?;
+            }
+            let mut meta = txn.open_table(META)?;
+            meta.insert(REVISION, revision)?;
+            meta.insert(OLDEST, revision)?;
+        }
+        txn.commit()?;
+        Ok(())
+    };
+    write().map_err(|error| storage_error(path, error))?;
+    sync_directory(path).map_err(|error| StoreError::io(format!("cannot create {}", path.display()), &error))
 }
 
 /// Writes what every store has.

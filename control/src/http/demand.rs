@@ -1,0 +1,115 @@
+//! What each route of our own demands of whoever calls it. A route that is not named here demands the operator.
+
+use std::borrow::Cow;
+
+use axum::http::Method;
+
+use super::consul;
+use crate::acl::{Access, Resource};
+
+/// What a request has to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Demand {
+    /// Nothing: it is how a client knows that it talks to Postern.
+    Nothing,
+    /// Nothing on loopback, for Prometheus; elsewhere to read the control plane.
+    NothingOnLoopback,
+    /// A permission; where the subject is known from the body or the record alone, the route asks further.
+    Permission(Access, Subject),
+    /// The route asks what the caller may.
+    OfRoute,
+}
+
+/// What a permission is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// The control plane.
+    Operator,
+    /// A service; empty: any.
+    Service(String),
+    /// Every service.
+    AllServices,
+    /// The intentions of a destination; empty: any.
+    Intentions(String),
+    /// All intentions.
+    AllIntentions,
+}
+
+impl Subject {
+    /// As the evaluator takes it.
+    pub fn resource(&self) -> Resource<'_> {
+        match self {
+            Self::Operator => Resource::Operator,
+            Self::Service(name) => Resource::Service(name),
+            Self::AllServices => Resource::AllServices,
+            Self::Intentions(name) => Resource::Intentions(name),
+            Self::AllIntentions => Resource::AllIntentions,
+        }
+    }
+}
+
+/// What this request demands.
+pub fn of(method: &Method, path: &str) -> Demand {
+    use Access::{Read, Write};
+    if consul::owns(path) {
+        return Demand::OfRoute;
+    }
+    let reads = method == Method::GET || method == Method::HEAD;
+    let access = if reads { Read } else { Write };
+    let segments: Vec<Cow<'_, str>> = path.strip_prefix('/').unwrap_or_default().split('/').map(decoded).collect();
+    let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
+    let subject = match segments.as_slice() {
+        ["v1", "mesh"] if reads => return Demand::Nothing,
+        ["metrics"] | ["v1", "prometheus", "targets"] if reads => return Demand::NothingOnLoopback,
+        ["v1", "intentions"] if reads => Subject::Intentions(String::new()),
+        ["v1", "intentions"] => Subject::AllIntentions,
+        ["v1", "intentions", _, destination] => Subject::Intentions((*destination).to_owned()),
+        // It changes nothing; the route asks for the destination.
+        ["v1", "decide"] => return Demand::Permission(Read, Subject::Intentions(String::new())),
+        ["v1", "services" | "service-config" | "tokens"] if reads => Subject::Service(String::new()),
+        ["v1", "services", name] if reads => Subject::Service((*name).to_owned()),
+        ["v1", "service-config", name] => Subject::Service((*name).to_owned()),
+        ["v1", "service-config"] => Subject::AllServices,
+        // The routes ask for the service that the token is for, or that the instance is of.
+        ["v1", "tokens"] | ["v1", "tokens" | "instances", _] => Subject::Service(String::new()),
+        _ => Subject::Operator,
+    };
+    Demand::Permission(access, subject)
+}
+
+/// A segment as the router decodes it. What cannot be decoded is no name, and no route takes it.
+fn decoded(segment: &str) -> Cow<'_, str> {
+    match String::from_utf8(consul::call::decode(segment, consul::call::Plus::IsPlus)) {
+        Ok(text) if text == segment => Cow::Borrowed(segment),
+        Ok(text) => Cow::Owned(text),
+        Err(_) => Cow::Borrowed("\u{fffd}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_demand_is_about_what_the_path_names() {
+        let permission = |access, subject| Demand::Permission(access, subject);
+        for (method, path, demand) in [
+            (Method::GET, "/v1/mesh", Demand::Nothing),
+            (Method::PUT, "/v1/mesh", permission(Access::Write, Subject::Operator)),
+            (Method::GET, "/metrics", Demand::NothingOnLoopback),
+            (Method::GET, "/v1/kv/a", Demand::OfRoute),
+            (Method::PUT, "/v1/intentions/web/api", permission(Access::Write, Subject::Intentions("api".into()))),
+            (Method::PUT, "/v1/intentions/web/%61pi", permission(Access::Write, Subject::Intentions("api".into()))),
+            (Method::DELETE, "/v1/intentions/web/%2A", permission(Access::Write, Subject::Intentions("*".into()))),
+            (Method::PUT, "/v1/intentions", permission(Access::Write, Subject::AllIntentions)),
+            (Method::PUT, "/v1/service-config", permission(Access::Write, Subject::AllServices)),
+            (Method::GET, "/v1/services/web", permission(Access::Read, Subject::Service("web".into()))),
+            (Method::GET, "/v1/authority", permission(Access::Read, Subject::Operator)),
+            (Method::POST, "/v1/whatever/comes", permission(Access::Write, Subject::Operator)),
+            (Method::GET, "/v1/services/web/", permission(Access::Read, Subject::Operator)),
+            (Method::GET, "//v1/mesh", permission(Access::Read, Subject::Operator)),
+        ] {
+            assert_eq!(of(&method, path), demand, "{method} {path}");
+        }
+    }
+}

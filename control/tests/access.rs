@@ -1,0 +1,428 @@
+//! Who may do what: every route, without a credential, with too little and with enough.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use hyper::Method;
+use serde_json::{Value, json};
+use support::{Answer, Control};
+
+/// A request, the rules that let it through, and rules that come close and do not.
+struct Case {
+    method: &'static str,
+    path: &'static str,
+    body: &'static str,
+    enough: &'static str,
+    too_little: &'static str,
+}
+
+const fn case(
+    method: &'static str,
+    path: &'static str,
+    body: &'static str,
+    enough: &'static str,
+    too_little: &'static str,
+) -> Case {
+    Case { method, path, body, enough, too_little }
+}
+
+const READ_OPERATOR: &str = "operator = \"read\"";
+const WRITE_OPERATOR: &str = "operator = \"write\"";
+const READ_ACL: &str = "acl = \"read\"";
+const WRITE_ACL: &str = "acl = \"write\"";
+/// Everything but the control plane and access control.
+const EVERYTHING_ELSE: &str =
+    "key_prefix \"\" { policy = \"write\" } service_prefix \"\" { policy = \"write\" intentions = \"write\" }
+    node_prefix \"\" { policy = \"write\" } session_prefix \"\" { policy = \"write\" } event_prefix \"\" { policy = \"write\" }
+    query_prefix \"\" { policy = \"write\" } agent_prefix \"\" { policy = \"write\" }";
+const NO_INTENTIONS: &str =
+    "service_prefix \"\" { policy = \"write\" intentions = \"deny\" } operator = \"write\" acl = \"write\"";
+const READ_WEB: &str = "service \"web\" { policy = \"read\" }";
+const WRITE_WEB: &str = "service \"web\" { policy = \"write\" }";
+const WRITE_OTHER: &str = "service_prefix \"\" { policy = \"write\" } service \"web\" { policy = \"read\" } operator = \"read\"";
+const NO_SERVICES: &str = "key_prefix \"\" { policy = \"write\" } operator = \"write\" acl = \"write\"";
+const UNKNOWN: &str = "00000000-0000-4000-8000-000000000000";
+
+const CASES: &[Case] = &[
+    // Our own.
+    case("GET", "/v1/intentions", "", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
+    case(
+        "PUT",
+        "/v1/intentions",
+        r#"{"intentions":[],"merge":true}"#,
+        "intentions_prefix \"\" { policy = \"write\" }",
+        "intentions_prefix \"\" { policy = \"write\" } intentions \"db\" { policy = \"read\" }",
+    ),
+    case(
+        "GET",
+        "/v1/intentions/web/api",
+        "",
+        "intentions \"api\" { policy = \"read\" }",
+        "intentions \"web\" { policy = \"write\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/intentions/web/api",
+        r#"{"verb":"allow"}"#,
+        "intentions \"api\" { policy = \"write\" }",
+        "intentions_prefix \"\" { policy = \"read\" } intentions \"web\" { policy = \"write\" }",
+    ),
+    case(
+        "DELETE",
+        "/v1/intentions/web/api",
+        "",
+        "intentions \"api\" { policy = \"write\" }",
+        "intentions \"api\" { policy = \"read\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/intentions/web/*",
+        r#"{"verb":"allow"}"#,
+        "intentions_prefix \"\" { policy = \"write\" }",
+        "intentions_prefix \"\" { policy = \"write\" } intentions \"db\" { policy = \"deny\" }",
+    ),
+    case("PUT", "/v1/default-policy", r#"{"policy":"deny"}"#, WRITE_OPERATOR, READ_OPERATOR),
+    case(
+        "POST",
+        "/v1/decide",
+        r#"{"source":"web","destination":"api"}"#,
+        "intentions \"api\" { policy = \"read\" }",
+        "intentions \"web\" { policy = \"read\" }",
+    ),
+    case("GET", "/v1/tokens", "", READ_WEB, NO_SERVICES),
+    case("POST", "/v1/tokens", r#"{"service":"web"}"#, WRITE_WEB, WRITE_OTHER),
+    case("DELETE", "/v1/tokens/abcdefgh", "", WRITE_WEB, "service_prefix \"\" { policy = \"read\" } operator = \"write\""),
+    case("GET", "/v1/services", "", READ_WEB, NO_SERVICES),
+    case("GET", "/v1/services/web", "", READ_WEB, "service \"api\" { policy = \"write\" }"),
+    case("GET", "/v1/service-config", "", READ_WEB, NO_SERVICES),
+    case("PUT", "/v1/service-config", r#"{"file":{"services":[]}}"#, "service_prefix \"\" { policy = \"write\" }", WRITE_OTHER),
+    case("GET", "/v1/service-config/web", "", READ_WEB, NO_SERVICES),
+    case("PUT", "/v1/service-config/web", r#"{"file":{"services":[{"service":"web"}]}}"#, WRITE_WEB, WRITE_OTHER),
+    case("DELETE", "/v1/service-config/web", "", WRITE_WEB, WRITE_OTHER),
+    case("GET", "/v1/jwt-providers/corp", "", READ_OPERATOR, EVERYTHING_ELSE),
+    case("DELETE", "/v1/jwt-providers/corp", "", WRITE_OPERATOR, READ_OPERATOR),
+    case("DELETE", "/v1/instances/web-1", "", WRITE_WEB, "service_prefix \"\" { policy = \"read\" }"),
+    case("GET", "/v1/authority", "", READ_OPERATOR, EVERYTHING_ELSE),
+    case("GET", "/v1/authority/bundle", "", READ_OPERATOR, EVERYTHING_ELSE),
+    case("GET", "/v1/overview", "", READ_OPERATOR, EVERYTHING_ELSE),
+    case("GET", "/v1/doctor", "", READ_OPERATOR, EVERYTHING_ELSE),
+    // Consul's.
+    case("GET", "/v1/kv", "", "", ""),
+    case("PUT", "/v1/kv", "x", "", ""),
+    case("DELETE", "/v1/kv", "", "", ""),
+    case("GET", "/v1/kv/?recurse", "", "key_prefix \"\" { policy = \"read\" }", NO_INTENTIONS),
+    case("PUT", "/v1/kv/", "x", "", ""),
+    case("DELETE", "/v1/kv/", "", "", ""),
+    case("GET", "/v1/kv/app/a", "", "key \"app/a\" { policy = \"read\" }", "key_prefix \"app/b\" { policy = \"write\" }"),
+    case("GET", "/v1/kv/app/?recurse", "", "key \"app/a\" { policy = \"read\" }", "key_prefix \"other/\" { policy = \"write\" }"),
+    case("PUT", "/v1/kv/app/a", "x", "key \"app/a\" { policy = \"write\" }", "key_prefix \"\" { policy = \"list\" }"),
+    case("DELETE", "/v1/kv/app/a", "", "key \"app/a\" { policy = \"write\" }", "key_prefix \"\" { policy = \"read\" }"),
+    case(
+        "DELETE",
+        "/v1/kv/app/?recurse",
+        "",
+        "key_prefix \"app/\" { policy = \"write\" }",
+        "key_prefix \"app/\" { policy = \"write\" } key \"app/z\" { policy = \"read\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/txn",
+        r#"[{"KV":{"Verb":"set","Key":"app/a","Value":"eA=="}}]"#,
+        "key \"app/a\" { policy = \"write\" }",
+        "key_prefix \"\" { policy = \"read\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/session/create",
+        r#"{"Node":"n1"}"#,
+        "session \"n1\" { policy = \"write\" }",
+        "session_prefix \"\" { policy = \"read\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/session/destroy/00000000-0000-4000-8000-000000000000",
+        "",
+        "session_prefix \"\" { policy = \"write\" }",
+        "session_prefix \"\" { policy = \"read\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/session/renew/00000000-0000-4000-8000-000000000000",
+        "",
+        "session_prefix \"\" { policy = \"write\" }",
+        "session_prefix \"\" { policy = \"read\" }",
+    ),
+    case(
+        "GET",
+        "/v1/session/info/00000000-0000-4000-8000-000000000000",
+        "",
+        "session_prefix \"\" { policy = \"read\" }",
+        NO_INTENTIONS,
+    ),
+    case("GET", "/v1/session/node/n1", "", "session \"n1\" { policy = \"read\" }", "session \"n2\" { policy = \"write\" }"),
+    case("GET", "/v1/session/list", "", "session \"n1\" { policy = \"read\" }", NO_INTENTIONS),
+    case(
+        "PUT",
+        "/v1/event/fire/deploy",
+        "x",
+        "event \"deploy\" { policy = \"write\" }",
+        "event_prefix \"\" { policy = \"read\" }",
+    ),
+    case("GET", "/v1/event/list", "", "event \"deploy\" { policy = \"read\" }", NO_SERVICES),
+    case("GET", "/v1/operator/raft/configuration", "", READ_OPERATOR, EVERYTHING_ELSE),
+    case("GET", "/v1/coordinate/nodes", "", "node_prefix \"\" { policy = \"read\" }", NO_SERVICES),
+    case("GET", "/v1/coordinate/datacenters", "", "node_prefix \"\" { policy = \"read\" }", NO_SERVICES),
+    case("GET", "/v1/status/leader", "", READ_OPERATOR, EVERYTHING_ELSE),
+    case("GET", "/v1/status/peers", "", READ_OPERATOR, EVERYTHING_ELSE),
+    case("GET", "/v1/snapshot", "", WRITE_ACL, "acl = \"read\" operator = \"write\""),
+    case("PUT", "/v1/snapshot", "x", WRITE_ACL, "acl = \"read\" operator = \"write\""),
+    case("PUT", "/v1/acl/bootstrap", "", WRITE_ACL, READ_ACL),
+    case("GET", "/v1/acl/tokens", "", READ_ACL, EVERYTHING_ELSE),
+    case("PUT", "/v1/acl/token", "{}", WRITE_ACL, READ_ACL),
+    case("GET", "/v1/acl/token/self", "", "", ""),
+    case("GET", "/v1/acl/token/00000000-0000-0000-0000-000000000002", "", READ_ACL, WRITE_OPERATOR),
+    case("PUT", "/v1/acl/token/00000000-0000-4000-8000-000000000000", "{}", WRITE_ACL, READ_ACL),
+    case("DELETE", "/v1/acl/token/00000000-0000-4000-8000-000000000000", "", WRITE_ACL, READ_ACL),
+    case("PUT", "/v1/acl/token/00000000-0000-0000-0000-000000000002/clone", "", WRITE_ACL, READ_ACL),
+    case("GET", "/v1/acl/policies", "", READ_ACL, WRITE_OPERATOR),
+    case("PUT", "/v1/acl/policy", r#"{"Name":"made"}"#, WRITE_ACL, READ_ACL),
+    case("GET", "/v1/acl/policy/name/global-management", "", READ_ACL, WRITE_OPERATOR),
+    case("GET", "/v1/acl/policy/00000000-0000-0000-0000-000000000001", "", READ_ACL, WRITE_OPERATOR),
+    case("PUT", "/v1/acl/policy/00000000-0000-4000-8000-000000000000", r#"{"Name":"other"}"#, WRITE_ACL, READ_ACL),
+    case("DELETE", "/v1/acl/policy/00000000-0000-4000-8000-000000000000", "", WRITE_ACL, READ_ACL),
+    case("GET", "/v1/acl/roles", "", READ_ACL, WRITE_OPERATOR),
+    case("PUT", "/v1/acl/role", r#"{"Name":"made"}"#, WRITE_ACL, READ_ACL),
+    case("GET", "/v1/acl/role/name/made", "", READ_ACL, WRITE_OPERATOR),
+    case("GET", "/v1/acl/role/00000000-0000-4000-8000-000000000000", "", READ_ACL, WRITE_OPERATOR),
+    case("PUT", "/v1/acl/role/00000000-0000-4000-8000-000000000000", r#"{"Name":"other"}"#, WRITE_ACL, READ_ACL),
+    case("DELETE", "/v1/acl/role/00000000-0000-4000-8000-000000000000", "", WRITE_ACL, READ_ACL),
+];
+
+/// Routes that tell nothing that is not for everyone.
+const OPEN: &[&str] = &["/v1/mesh", "/metrics", "/v1/prometheus/targets"];
+
+async fn with_secret(control: &Control, method: &str, path: &str, secret: &str, body: &str) -> Answer {
+    let bearer = format!("Bearer {secret}");
+    control.raw(method.parse().unwrap(), path, &[("host", "localhost"), ("authorization", &bearer)], body).await
+}
+
+/// A token with these rules, and its secret.
+async fn token(control: &Control, number: usize, rules: &str) -> String {
+    let name = format!("p{number}");
+    control.put("/v1/acl/policy", json!({ "Name": name, "Rules": rules })).await.ok();
+    let token = control.put("/v1/acl/token", json!({ "Policies": [{ "Name": name }] })).await.ok();
+    token["SecretID"].as_str().unwrap().to_owned()
+}
+
+/// Whether there is a matching route for this path: `{x}` stands for a segment, `{*x}` for the rest.
+fn fits(template: &str, path: &str) -> bool {
+    let path = path.split('?').next().unwrap();
+    let (mut template, mut path) = (template.split('/'), path.split('/'));
+    loop {
+        match (template.next(), path.next()) {
+            (None, None) => return true,
+            (Some(part), Some(_)) if part.starts_with("{*") => return true,
+            (Some(part), Some(segment)) if part.starts_with('{') && !segment.is_empty() => {}
+            (Some(part), Some(segment)) if part == segment => {}
+            _ => return false,
+        }
+    }
+}
+
+/// Every route of the source: method and template.
+fn routes() -> Vec<(String, String)> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
+    let mut routes = Vec::new();
+    for file in ["mod.rs", "consul/mod.rs"] {
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        for part in text.split(".route(").skip(1) {
+            let Some(template) = part.trim_start().strip_prefix('"').and_then(|part| part.split('"').next()) else { continue };
+            let handlers = part.split([';', '\n']).next().unwrap();
+            for method in ["get", "put", "post", "delete"] {
+                let is_there = handlers.contains(&format!(" {method}(")) || handlers.contains(&format!(".{method}("));
+                if is_there {
+                    routes.push((method.to_uppercase(), template.to_owned()));
+                }
+            }
+        }
+    }
+    assert!(routes.len() > 40, "{routes:?}");
+    routes
+}
+
+#[test]
+fn every_route_is_in_the_table() {
+    let missing: Vec<_> = routes()
+        .into_iter()
+        .filter(|(_, template)| !OPEN.contains(&template.as_str()))
+        .filter(|(method, template)| !CASES.iter().any(|case| case.method == method && fits(template, case.path)))
+        .collect();
+    assert!(missing.is_empty(), "no test says who may use {missing:?}");
+}
+
+#[tokio::test]
+async fn every_route_demands_what_it_should() {
+    let control = Control::start().await;
+    control.put("/v1/intentions/web/api", json!({ "verb": "allow" })).await.ok();
+    let mut number = 0;
+    for case in CASES.iter().filter(|case| !case.enough.is_empty()) {
+        let what = format!("{} {}", case.method, case.path);
+        let is_consul = !case.path.starts_with("/v1/service") && is_of_consul(case.path);
+        let method: Method = case.method.parse().unwrap();
+        let none = control.raw(method, case.path, &[("host", "localhost")], case.body).await;
+        assert_eq!(none.status.as_u16(), if is_consul { 403 } else { 401 }, "{what} without a credential: {}", none.text);
+        for (rules, is_enough) in [(case.too_little, false), (case.enough, true)] {
+            number += 1;
+            let secret = token(&control, number, rules).await;
+            let answer = with_secret(&control, case.method, case.path, &secret, case.body).await;
+            let is_denied = matches!(answer.status.as_u16(), 401 | 403);
+            assert_eq!(is_denied, !is_enough, "{what} with {rules}: {} {}", answer.status, answer.text);
+            if is_denied {
+                assert!(answer.text.contains("ermission denied"), "{what}: {}", answer.text);
+            }
+        }
+        let wrong = with_secret(&control, case.method, case.path, UNKNOWN, case.body).await;
+        assert_eq!(wrong.status.as_u16(), if is_consul { 403 } else { 401 }, "{what} with a token that is none");
+    }
+    control.stop().await;
+}
+
+fn is_of_consul(path: &str) -> bool {
+    [
+        "acl",
+        "agent",
+        "catalog",
+        "config",
+        "connect",
+        "coordinate",
+        "event",
+        "health",
+        "kv",
+        "operator",
+        "query",
+        "session",
+        "snapshot",
+        "status",
+        "txn",
+    ]
+    .iter()
+    .any(|segment| path.trim_start_matches("/v1/").split(['/', '?']).next() == Some(*segment))
+}
+
+#[tokio::test]
+async fn what_may_not_be_read_is_left_out_of_lists() {
+    let control = Control::start().await;
+    for destination in ["api", "db", "*"] {
+        control.put(&format!("/v1/intentions/web/{destination}"), json!({ "verb": "allow" })).await.ok();
+    }
+    for service in ["api", "db"] {
+        let file = json!({ "file": { "services": [{ "service": service, "protocol": "http" }] } });
+        control.put(&format!("/v1/service-config/{service}"), file).await.ok();
+        control.post("/v1/tokens", json!({ "service": service })).await.ok();
+    }
+    let secret = token(&control, 0, "service \"api\" { policy = \"read\" }").await;
+    let get = async |path: &str| with_secret(&control, "GET", path, &secret, "").await.ok();
+    let names = |list: &Value, field: &str| -> BTreeSet<String> {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item.pointer(field).unwrap_or_else(|| panic!("{item}")).as_str().unwrap().to_owned())
+            .collect()
+    };
+    let api = BTreeSet::from(["api".to_owned()]);
+    assert_eq!(names(&get("/v1/services").await, "/name"), api);
+    assert_eq!(names(&get("/v1/service-config").await["services"], "/settings/service"), api);
+    assert_eq!(names(&get("/v1/tokens").await, "/service"), api);
+    let both = BTreeSet::from(["*".to_owned(), "api".to_owned()]);
+    assert_eq!(names(&get("/v1/intentions").await["intentions"], "/destination"), both);
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_secret_is_shown_once_and_kept_nowhere() {
+    let control = Control::start().await;
+    let made =
+        control.put("/v1/acl/token", json!({ "Description": "ci", "ServiceIdentities": [{ "ServiceName": "web" }] })).await.ok();
+    let (accessor, secret) = (made["AccessorID"].as_str().unwrap(), made["SecretID"].as_str().unwrap());
+    let own = with_secret(&control, "GET", "/v1/acl/token/self", secret, "").await.ok();
+    assert_eq!((own["AccessorID"].as_str(), own["Description"].as_str()), (Some(accessor), Some("ci")));
+    for path in [format!("/v1/acl/token/{accessor}"), "/v1/acl/tokens".into(), "/v1/acl/token/self".into()] {
+        let text = control.get(&path).await.ok().to_string();
+        assert!(!text.contains(secret), "{text}");
+    }
+    with_secret(&control, "POST", "/v1/tokens", secret, r#"{"service":"web"}"#).await.ok();
+    with_secret(&control, "POST", "/v1/tokens", secret, r#"{"service":"api"}"#).await.refused(403);
+    control.delete(&format!("/v1/acl/token/{accessor}")).await.ok();
+    with_secret(&control, "POST", "/v1/tokens", secret, r#"{"service":"web"}"#).await.refused(401);
+    let (secret, accessor) = (secret.to_owned(), accessor.to_owned());
+    let directory = control.stop().await;
+    let mut holds_accessor = false;
+    for entry in walk(directory.path()) {
+        let bytes = std::fs::read(&entry).unwrap_or_default();
+        let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+        assert!(!holds(&secret), "{} holds the secret", entry.display());
+        holds_accessor |= holds(&accessor);
+    }
+    assert!(holds_accessor, "the search finds what is there");
+}
+
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn policies_change_at_once_and_roles_and_anonymous_tokens_have_them() {
+    let control = Control::start().await;
+    let rules = |level: &str| json!({ "Name": "app", "Rules": format!("key_prefix \"app/\" {{ policy = {level:?} }}") });
+    let policy = control.put("/v1/acl/policy", rules("read")).await.ok();
+    let id = policy["ID"].as_str().unwrap();
+    let role = control.put("/v1/acl/role", json!({ "Name": "team", "Policies": [{ "Name": "app" }] })).await.ok();
+    let made = control.put("/v1/acl/token", json!({ "Roles": [{ "ID": role["ID"] }] })).await.ok();
+    let secret = made["SecretID"].as_str().unwrap();
+    let write = async || with_secret(&control, "PUT", "/v1/kv/app/a", secret, "x").await.status.as_u16();
+    assert_eq!(write().await, 403);
+    let changed = control.put(&format!("/v1/acl/policy/{id}"), rules("write")).await.ok();
+    assert_eq!(write().await, 200);
+    assert_eq!(changed["CreateIndex"], policy["CreateIndex"]);
+    assert!(changed["ModifyIndex"].as_u64() > policy["ModifyIndex"].as_u64());
+
+    let anonymous = async || control.raw(Method::GET, "/v1/kv/app/a?raw", &[("host", "localhost")], "").await.status.as_u16();
+    assert_eq!(anonymous().await, 403);
+    control.put("/v1/acl/token/00000000-0000-0000-0000-000000000002", json!({ "Policies": [{ "ID": id }] })).await.ok();
+    assert_eq!(anonymous().await, 200);
+    control.delete(&format!("/v1/acl/policy/{id}")).await.ok();
+    assert_eq!((write().await, anonymous().await), (403, 403));
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_and_the_builtin_stays() {
+    let control = Control::start().await;
+    let refused = async |method: &str, path: &str, body: Value| {
+        let answer = control.call(method.parse().unwrap(), path, body).await;
+        assert!(answer.status.is_client_error(), "{path}: {} {}", answer.status, answer.text);
+        answer.text
+    };
+    let management = "/v1/acl/policy/00000000-0000-0000-0000-000000000001";
+    refused("PUT", management, json!({ "Name": "x", "Rules": "" })).await;
+    refused("DELETE", management, Value::Null).await;
+    refused("DELETE", "/v1/acl/token/00000000-0000-0000-0000-000000000002", Value::Null).await;
+    let said = refused("PUT", "/v1/acl/policy", json!({ "Name": "p", "Rules": "key \"a\" {\n polcy = \"read\" }" })).await;
+    assert!(said.contains("line 2"), "{said}");
+    refused("PUT", "/v1/acl/policy", json!({ "Name": "no spaces", "Rules": "" })).await;
+    refused("PUT", "/v1/acl/policy", json!({ "Name": "global-management", "Rules": "" })).await;
+    control.put("/v1/acl/policy", json!({ "Name": "p", "Rules": "" })).await.ok();
+    refused("PUT", "/v1/acl/policy", json!({ "Name": "p", "Rules": "" })).await;
+    refused("PUT", "/v1/acl/token", json!({ "Policies": [{ "Name": "nobody" }] })).await;
+    let said = refused("PUT", "/v1/acl/token", json!({ "SecretID": "hunter2-hunter2" })).await;
+    assert!(!said.contains("hunter2"), "a refusal shows no secret: {said}");
+    refused("PUT", "/v1/acl/token", json!({ "ExpirationTTL": "1s" })).await;
+    let first = control.put("/v1/acl/bootstrap", Value::Null).await.ok();
+    let secret = first["SecretID"].as_str().unwrap();
+    with_secret(&control, "GET", "/v1/acl/tokens", secret, "").await.ok();
+    let said = refused("PUT", "/v1/acl/bootstrap", Value::Null).await;
+    assert!(said.contains("no longer allowed"), "{said}");
+    control.stop().await;
+}
