@@ -114,6 +114,29 @@ impl Client {
         }
     }
 
+    /// Deletes something that may not be there.
+    pub async fn delete_if_there<T: DeserializeOwned>(&mut self, path: &str) -> Result<Option<T>, Failure> {
+        let answer = self.exchange(Method::DELETE, path, None, PATIENCE).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => self.document(&answer).map(Some),
+        }
+    }
+
+    /// Sends a request whose answer says nothing; whether the thing that it is about was there.
+    pub async fn send<B: Serialize>(&mut self, method: Method, path: &str, body: Option<&B>) -> Result<bool, Failure> {
+        let body = body
+            .map(serde_json::to_vec)
+            .transpose()
+            .map_err(|error| Failure::new(format!("cannot write the request: {error}")))?;
+        let answer = self.exchange(method, path, body, PATIENCE).await?;
+        match answer.status {
+            StatusCode::NOT_FOUND => Ok(false),
+            status if status.is_success() => Ok(true),
+            _ => Err(self.refusal(&answer)),
+        }
+    }
+
     /// Asks for a text.
     pub async fn get_text(&mut self, path: &str) -> Result<String, Failure> {
         let answer = self.exchange(Method::GET, path, None, PATIENCE).await?;

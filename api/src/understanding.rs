@@ -8,11 +8,26 @@ use std::collections::BTreeSet;
 use postern_intentions::{Intention, Mode, PathCriterion, Rule};
 
 /// What this version understands; a sidecar of this version tells it.
-pub const ALL: [&str; 11] =
-    ["audit", "expiry", "permissions", "methods", "path", "path-regex", "headers", "query", "ports", "jwt", SERVICE_CONFIG];
+pub const ALL: [&str; 12] = [
+    "audit",
+    "expiry",
+    "permissions",
+    "methods",
+    "path",
+    "path-regex",
+    "headers",
+    "query",
+    "ports",
+    "jwt",
+    SERVICE_CONFIG,
+    WEIGHTS,
+];
 
 /// The resources `config/SERVICE` and `jwt/NAME`. A sidecar that does not tell it is not sent any, and takes the defaults.
 pub const SERVICE_CONFIG: &str = "service-config";
+
+/// The weight of an endpoint. To a sidecar that does not tell it all endpoints weigh the same.
+pub const WEIGHTS: &str = "weights";
 
 /// What a sidecar understands that tells nothing: the first version with intentions. Fixed for ever.
 pub const UNTOLD: [&str; 10] =
@@ -46,6 +61,11 @@ pub fn needs(intention: &Intention) -> BTreeSet<&'static str> {
 /// Whether a sidecar that told `told` takes settings of services and JWT providers.
 pub fn takes_settings(told: &[String]) -> bool {
     missing(&BTreeSet::from([SERVICE_CONFIG]), told).is_empty()
+}
+
+/// Whether a sidecar that told `told` takes the weights of endpoints.
+pub fn takes_weights(told: &[String]) -> bool {
+    missing(&BTreeSet::from([WEIGHTS]), told).is_empty()
 }
 
 /// What of `needed` a sidecar that told `told` does not understand.
@@ -86,7 +106,7 @@ mod tests {
     #[test]
     fn every_part_is_needed_under_a_name_that_this_version_tells() {
         let needed = needs(&with_everything());
-        let of_intentions = ALL.into_iter().filter(|what| *what != SERVICE_CONFIG);
+        let of_intentions = ALL.into_iter().filter(|what| ![SERVICE_CONFIG, WEIGHTS].contains(what));
         assert_eq!(needed, of_intentions.collect());
         let told: Vec<String> = ALL.iter().map(ToString::to_string).collect();
         assert!(missing(&needed, &told).is_empty());

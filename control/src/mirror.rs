@@ -8,6 +8,7 @@
 //! chunks that come before it are kept and heeded by nobody, and moving them afterwards changes nothing.
 
 mod access;
+mod catalog;
 mod change_sets;
 mod settings;
 mod topics;
@@ -25,6 +26,7 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use self::access::{ANONYMOUS, AccessView, Bearer};
+pub use self::catalog::{CatalogView, NodeView};
 pub use self::change_sets::{ChangeSets, SetInForce, StagedChunk};
 pub use self::settings::{SettingsView, providers_in};
 pub use self::topics::{Topic, Topics, Waiting};
@@ -50,6 +52,31 @@ pub struct Change {
     pub providers: Vec<(Party, PortName)>,
     /// The view was loaded anew: anything may have changed, and `keys` is empty.
     pub everything: bool,
+}
+
+impl Change {
+    fn touch(&mut self, services: impl IntoIterator<Item = ServiceName>) {
+        for service in services {
+            if !self.services.contains(&service) {
+                self.services.push(service);
+            }
+        }
+    }
+
+    /// Whether it is about services, instances, nodes or checks.
+    pub fn touches_catalog(&self) -> bool {
+        let is_of_catalog = |key: &RecordKey| {
+            matches!(
+                key,
+                RecordKey::Instance(_)
+                    | RecordKey::Service(_)
+                    | RecordKey::Node(_)
+                    | RecordKey::Registered(..)
+                    | RecordKey::Check(..)
+            )
+        };
+        self.everything || self.keys.iter().any(is_of_catalog)
+    }
 }
 
 /// Is told of each change before anyone can read it. It runs under the view's lock: mark and wake, nothing more.

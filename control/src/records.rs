@@ -17,10 +17,14 @@
 //! | `kv/KEY` | [`StoredEntry`](crate::kv::StoredEntry): a sealed value, in a form of its own |
 //! | `session/ID` | [`SessionRecord`](crate::sessions::SessionRecord) |
 //! | `acl/token/HASH`, `acl/policy/ID`, `acl/role/ID` | [`AccessTokenRecord`], [`AccessPolicyRecord`], [`AccessRoleRecord`] |
+//! | `node/NODE` | [`NodeRecord`]: a host that was registered |
+//! | `registered/NODE/ID` | [`RegisteredRecord`]: an instance without a sidecar |
+//! | `check/NODE/ID` | [`CheckRecord`] |
 //! | `change-set`, `change-set/ID/…` | [`change_set`]: a change that is larger than a transaction |
 //! | `authority/…`, `audit/…` | not mirrored: the sealed keys, and audit entries on their way to the log |
 
 mod acl;
+mod catalog;
 pub mod change_set;
 mod settings;
 
@@ -30,6 +34,7 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use postern_ca::Serial;
 use postern_intentions::{DefaultPolicy, Intention, PairKey, Party, Protocol};
 use postern_names::{Datacenter, InstanceId, PortName, ServiceName, TrustDomain};
@@ -37,6 +42,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use self::acl::{AccessPolicyRecord, AccessRoleRecord, AccessTokenRecord, Links};
+pub use self::catalog::{
+    CheckRecord, InstanceCheck, NODE_MAINTENANCE, NodeRecord, RegisteredRecord, TaggedAddress, Weights, service_maintenance,
+};
 pub use self::settings::{JwksRecord, ProviderRecord, SettingsRecord};
 use crate::kv::{KV_PREFIX, kv_key};
 
@@ -206,6 +214,22 @@ pub struct InstanceRecord {
     /// It said goodbye or was deregistered: no endpoint any more.
     #[serde(default)]
     pub left: bool,
+    /// `--tag`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// `--weight`
+    #[serde(default, skip_serializing_if = "Weights::is_default")]
+    pub weights: Weights,
+    /// The checks that its sidecar runs; none: it sees whether the service accepts connections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<InstanceCheck>,
+}
+
+impl InstanceRecord {
+    /// The node that it is on: its host; one that told none is a node of its own.
+    pub fn node_name(&self) -> &str {
+        if self.node.is_empty() { self.id.as_str() } else { &self.node }
+    }
 }
 
 /// What instances declared of a service.
@@ -252,6 +276,12 @@ pub enum RecordKey {
     AccessPolicy(String),
     /// `acl/role/ID`
     AccessRole(String),
+    /// `node/NODE`
+    Node(String),
+    /// `registered/NODE/ID`
+    Registered(String, String),
+    /// `check/NODE/ID`
+    Check(String, String),
 }
 
 impl RecordKey {
@@ -287,6 +317,9 @@ impl fmt::Display for RecordKey {
             Self::AccessToken(hash) => write!(f, "acl/token/{hash}"),
             Self::AccessPolicy(id) => write!(f, "acl/policy/{id}"),
             Self::AccessRole(id) => write!(f, "acl/role/{id}"),
+            Self::Node(node) => write!(f, "node/{}", escaped(node)),
+            Self::Registered(node, id) => write!(f, "registered/{}/{}", escaped(node), escaped(id)),
+            Self::Check(node, id) => write!(f, "check/{}/{}", escaped(node), escaped(id)),
         }
     }
 }
@@ -349,8 +382,24 @@ fn parse_key(text: &str) -> Option<RecordKey> {
         ["acl", "token", hash] => RecordKey::AccessToken((*hash).to_owned()),
         ["acl", "policy", id] => RecordKey::AccessPolicy((*id).to_owned()),
         ["acl", "role", id] => RecordKey::AccessRole((*id).to_owned()),
+        ["node", node] => RecordKey::Node(unescaped(node)?),
+        ["registered", node, id] => RecordKey::Registered(unescaped(node)?, unescaped(id)?),
+        ["check", node, id] => RecordKey::Check(unescaped(node)?, unescaped(id)?),
         _ => return None,
     })
+}
+
+/// What a segment of a key may hold as it is.
+const ESCAPED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b':');
+
+/// A free text as a segment of a key.
+fn escaped(text: &str) -> impl fmt::Display {
+    utf8_percent_encode(text, &ESCAPED)
+}
+
+fn unescaped(segment: &str) -> Option<String> {
+    let text = percent_decode_str(segment).decode_utf8().ok()?.into_owned();
+    (!text.is_empty()).then_some(text)
 }
 
 /// The key of the intention of a pair.
@@ -481,6 +530,9 @@ mod tests {
             "acl/token/ab12",
             "acl/policy/x",
             "acl/role/y",
+            "node/h",
+            "registered/h/a%2Fb%20c%25",
+            "check/h/service:web-1",
         ] {
             assert_eq!(text.parse::<RecordKey>().unwrap().to_string(), text);
         }

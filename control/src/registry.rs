@@ -3,6 +3,8 @@
 //! A beat is never a durable write; a change of state is. The set of a service is its healthy instances; health and time
 //! never empty it: if all are critical, the last set stays. A goodbye or `deregister` may empty it, at once.
 
+pub mod catalog;
+mod checks;
 mod endpoints;
 mod liveness;
 
@@ -21,15 +23,22 @@ use tokio::task::JoinHandle;
 pub use self::endpoints::EndpointSets;
 use self::liveness::Liveness;
 use crate::mirror::Mirror;
-use crate::records::{self, InstanceRecord, ServiceRecord};
+use crate::records::{self, InstanceCheck, InstanceRecord, ServiceRecord, Weights};
 use crate::store::{Compare, Op, Store, StoreError, Txn};
 
 /// How often a write is tried again after another one came between.
 const TRIES: usize = 8;
 
-/// Periods of the registry.
+/// The most that an instance can weigh.
+pub const MAX_WEIGHT: u32 = 65_535;
+
+/// Periods of the registry, and the node that the control plane is.
 #[derive(Debug, Clone)]
 pub struct RegistrySettings {
+    /// The node of the control plane: what registers with it as with an agent is there.
+    pub home: Home,
+    /// Whether checks may run programs on this machine.
+    pub script_checks: bool,
     /// An instance that was silent for so long is critical.
     pub liveness: Duration,
     /// A critical instance that is in no endpoint set, and one that left, is forgotten after so long.
@@ -40,8 +49,23 @@ pub struct RegistrySettings {
 
 impl Default for RegistrySettings {
     fn default() -> Self {
-        Self { liveness: Duration::from_secs(15), removal: Duration::from_secs(300), settle: Duration::from_secs(60) }
+        Self {
+            home: Home { node: "localhost".into(), address: "127.0.0.1".into() },
+            script_checks: false,
+            liveness: Duration::from_secs(15),
+            removal: Duration::from_secs(300),
+            settle: Duration::from_secs(60),
+        }
     }
+}
+
+/// The node of the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    /// Its host name.
+    pub node: String,
+    /// The IP address that others reach it at.
+    pub address: String,
 }
 
 /// Why a registration was refused.
@@ -76,6 +100,9 @@ pub enum RegisterError {
     /// Other writes came between too often.
     #[error("the record of {0} changes too fast; try again")]
     Contended(InstanceId),
+    /// Other writes came between too often.
+    #[error("{0} changes too fast; try again")]
+    Busy(String),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -109,6 +136,12 @@ pub struct Registration {
     pub healthy: bool,
     /// Findings for `doctor`.
     pub warnings: Vec<String>,
+    /// `--tag`
+    pub tags: Vec<String>,
+    /// `--weight`
+    pub weights: Weights,
+    /// The checks that its sidecar runs.
+    pub checks: Vec<InstanceCheck>,
 }
 
 impl Registration {
@@ -136,6 +169,11 @@ impl Registration {
         for text in &wire.warnings {
             text_is_short(text, 1024)?;
         }
+        limit("tags", wire.tags.len(), 64)?;
+        for text in &wire.tags {
+            text_is_short(text, 256)?;
+        }
+        limit("checks", wire.checks.len(), 32)?;
         if !wire.metrics.is_empty() {
             check_address("metrics", &wire.metrics)?;
         }
@@ -154,6 +192,12 @@ impl Registration {
             metrics: wire.metrics.clone(),
             healthy: wire.healthy,
             warnings: wire.warnings.clone(),
+            tags: wire.tags.clone(),
+            weights: match &wire.weights {
+                None => Weights::default(),
+                Some(weights) => Weights { passing: weights.passing.min(MAX_WEIGHT), warning: weights.warning.min(MAX_WEIGHT) },
+            },
+            checks: wire.checks.iter().map(check_from_wire).collect::<Result<_, _>>()?,
         })
     }
 
@@ -176,8 +220,25 @@ impl Registration {
             healthy: self.healthy,
             state_since,
             left: false,
+            tags: self.tags.clone(),
+            weights: self.weights,
+            checks: self.checks.clone(),
         }
     }
+}
+
+fn check_from_wire(wire: &v1::Check) -> Result<InstanceCheck, RegisterError> {
+    for text in [&wire.id, &wire.name, &wire.kind, &wire.notes] {
+        text_is_short(text, 256)?;
+    }
+    Ok(InstanceCheck {
+        id: wire.id.clone(),
+        name: wire.name.clone(),
+        kind: wire.kind.clone(),
+        notes: wire.notes.clone(),
+        status: wire.status.parse().map_err(|error| RegisterError::Invalid(format!("check {:?}: {error}", wire.id)))?,
+        output: postern_checks::shortened(wire.output.as_bytes()),
+    })
 }
 
 fn limit(what: &str, count: usize, max: usize) -> Result<(), RegisterError> {
@@ -223,6 +284,7 @@ pub struct Registry {
     liveness: Mutex<Liveness>,
     look_now: Notify,
     sweeper: Mutex<Option<JoinHandle<()>>>,
+    pub(crate) checks: checks::Checks,
 }
 
 impl Registry {
@@ -236,7 +298,9 @@ impl Registry {
             settings,
             look_now: Notify::new(),
             sweeper: Mutex::new(None),
+            checks: checks::Checks::default(),
         });
+        registry.checks.start(&registry);
         *registry.sweeper.lock() = Some(tokio::spawn(liveness::sweep(Arc::downgrade(&registry))));
         registry
     }

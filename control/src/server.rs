@@ -31,7 +31,7 @@ use crate::metrics::{IssuedCounter, MeteredStore, Metrics};
 use crate::mirror::{Mirror, MirrorError};
 use crate::policy::Policy;
 use crate::push::{MeshService, PushSettings};
-use crate::registry::RegistrySettings;
+use crate::registry::{Home, RegistrySettings};
 use crate::seal::{SealError, SealKey};
 use crate::service_config::ServiceConfigs;
 use crate::service_config::jwks::JwksKeeper;
@@ -386,7 +386,13 @@ fn start_mesh(
         beat: settings.beat,
         silence: settings.silence,
         ack_timeout: settings.ack_timeout,
-        registry: RegistrySettings { liveness: settings.liveness, removal: settings.removal, settle: settings.settle },
+        registry: RegistrySettings {
+            home: home(settings),
+            script_checks: settings.enable_script_checks,
+            liveness: settings.liveness,
+            removal: settings.removal,
+            settle: settings.settle,
+        },
         ..PushSettings::default()
     };
     let mesh = MeshService::start(Arc::clone(store), Arc::clone(mirror), identity.trust(), identity.on_open(), push);
@@ -405,6 +411,24 @@ async fn sweep(policy: Arc<Policy>, accounts: Arc<Accounts>) {
         }
         tokio::time::sleep(SWEEP).await;
     }
+}
+
+/// The node that this control plane is: its host, at the address that the sidecars' port is bound to, or that this host
+/// has on the network.
+fn home(settings: &Settings) -> Home {
+    let bound = match &settings.grpc {
+        Address::Tcp { host, .. } => host.parse::<std::net::IpAddr>().ok().filter(|ip| !ip.is_unspecified()),
+        Address::Unix(_) => None,
+    };
+    let address = bound.or_else(outward_address).unwrap_or(std::net::IpAddr::from([127, 0, 0, 1]));
+    Home { node: host_name(), address: address.to_string() }
+}
+
+/// The address that this host would send from; nothing is sent. The destination is one for documentation (RFC 5737).
+fn outward_address() -> Option<std::net::IpAddr> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| !ip.is_unspecified())
 }
 
 fn host_name() -> String {

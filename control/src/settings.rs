@@ -58,6 +58,8 @@ pub struct Settings {
     pub silence: Duration,
     /// `--liveness`: an instance that was not heard for so long is critical.
     pub liveness: Duration,
+    /// `--enable-script-checks`: whether checks that are registered may run programs on this machine.
+    pub enable_script_checks: bool,
     /// `--settle`: after a start recorded instances keep their last state for so long.
     pub settle: Duration,
     /// `--intermediate-ttl` (hidden): lifetime of the certificate that signs SVIDs; renewed at its half.
@@ -96,6 +98,7 @@ impl Default for Settings {
             beat: Duration::from_secs(5),
             silence: Duration::from_secs(25),
             liveness: Duration::from_secs(15),
+            enable_script_checks: false,
             settle: Duration::from_secs(60),
             intermediate_ttl: postern_ca::INTERMEDIATE_LIFETIME,
             removal: Duration::from_secs(72 * 3600),

@@ -37,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::settings::Periods;
 use crate::status::Status;
 use dial::ControlDialler;
+use health::Health;
 
 /// Why the sidecar leaves the mesh; `None` while it stays.
 pub type Goodbye = watch::Receiver<Option<String>>;
@@ -60,8 +61,8 @@ pub struct ControlClient {
     pub enforced: watch::Receiver<u64>,
     /// Keeps snapshots on disk.
     pub writer: SnapshotWriter,
-    /// Whether the service accepts connections.
-    pub healthy: watch::Receiver<bool>,
+    /// How well the service is.
+    pub health: watch::Receiver<Health>,
     /// How many connections are open.
     pub open_connections: Arc<AtomicUsize>,
     /// When to leave.

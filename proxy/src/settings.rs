@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use postern_checks::Definition;
 use postern_intentions::Protocol;
 pub use postern_names::{Address, SettingError};
 use postern_names::{InstanceId, PortName, ServiceName};
@@ -65,6 +66,12 @@ pub struct Settings {
     pub meta: BTreeMap<String, String>,
     /// `--locality`: REGION or REGION/ZONE; empty: not told.
     pub locality: String,
+    /// `--tag`: by which the instance can be found.
+    pub tags: Vec<String>,
+    /// `--weight`: what it gets of the calls to its service.
+    pub weight: Weight,
+    /// `--check` and `--checks`: how well the service is; none: whether it accepts connections.
+    pub checks: Vec<Definition>,
     /// `--max-connections`: inbound, at most (file limit − 1,000) / 2.
     pub max_connections: usize,
     /// `--max-connections-per-peer`: `None`: a quarter of `max_connections`.
@@ -104,6 +111,9 @@ impl Settings {
             otlp: None,
             meta: BTreeMap::new(),
             locality: String::new(),
+            tags: Vec::new(),
+            weight: Weight::default(),
+            checks: Vec::new(),
             max_connections: 10_000,
             max_connections_per_peer: None,
             periods: Periods::default(),
@@ -141,6 +151,42 @@ pub fn host_name() -> String {
         .and_then(|name| name.into_string().ok())
         .filter(|name| !name.is_empty())
         .unwrap_or_else(|| "localhost".into())
+}
+
+/// What an instance gets of the calls to its service, beside others: `PASSING` or `PASSING/WARNING`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Weight {
+    /// While its checks are passing, 1 to 65,535.
+    pub passing: u16,
+    /// While one is in warning, 0 to 65,535.
+    pub warning: u16,
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        Self { passing: 1, warning: 1 }
+    }
+}
+
+impl FromStr for Weight {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        let refuse = || SettingError(format!("{text:?} is no weight: give PASSING or PASSING/WARNING, such as 10 or 10/1"));
+        let (passing, warning) = match text.split_once('/') {
+            Some((passing, warning)) => (passing, Some(warning)),
+            None => (text, None),
+        };
+        let passing: u16 = passing.parse().ok().filter(|passing| *passing > 0).ok_or_else(refuse)?;
+        let warning = warning.map_or(Ok(passing), |warning| warning.parse().map_err(|_| refuse()))?;
+        Ok(Self { passing, warning })
+    }
+}
+
+impl fmt::Display for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.passing, self.warning)
+    }
 }
 
 /// Where the enrolment token comes from.
@@ -313,6 +359,15 @@ mod tests {
         assert_eq!("8080".parse::<LocalSetting>().unwrap().port, PortName::main());
         assert_eq!("admin=8081".parse::<LocalSetting>().unwrap().port.as_str(), "admin");
         assert_eq!("unix:/a=b".parse::<LocalSetting>().unwrap().address, Address::Unix("/a=b".into()));
+    }
+
+    #[test]
+    fn a_weight_has_one_number_or_two() {
+        assert_eq!("10".parse::<Weight>().unwrap(), Weight { passing: 10, warning: 10 });
+        assert_eq!("10/0".parse::<Weight>().unwrap(), Weight { passing: 10, warning: 0 });
+        for text in ["", "0", "0/1", "x", "1/", "70000", "1/2/3", "-1"] {
+            assert!(text.parse::<Weight>().is_err(), "{text}");
+        }
     }
 
     #[test]

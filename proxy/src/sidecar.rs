@@ -23,6 +23,7 @@ use crate::access_log::AccessLog;
 use crate::admin::{Admin, Inside};
 use crate::clock::Clock;
 use crate::control_client::dial::ControlDialler;
+use crate::control_client::health::Health;
 use crate::control_client::{ControlClient, Instance, Publisher, Resources, SnapshotWriter, health};
 use crate::data_plane::DataPlaneConfig;
 use crate::identity::{Identity, tell_svid, trust_of};
@@ -346,8 +347,14 @@ impl Claimed {
         inside.send_replace(Some(Inside { svid: svid.clone(), known: publisher.known() }));
         tell_start(&status, &metrics, &enrolment, &publisher, &instance);
 
-        let (healthy, health) = watch::channel(false);
-        tasks.spawn(health::probe(instance.locals.clone(), settings.periods.probe, settings.periods.probe_timeout, healthy));
+        let (tell, told) = watch::channel(Health::unknown(&settings.checks));
+        match settings.checks.as_slice() {
+            [] => {
+                let periods = &settings.periods;
+                tasks.spawn(health::probe(instance.locals.clone(), periods.probe, periods.probe_timeout, tell))
+            }
+            checks => tasks.spawn(health::check(checks.into(), tell)),
+        };
         let (goodbye, leaving) = watch::channel(None);
         let (left, has_left) = watch::channel(false);
         let drained = CancellationToken::new();
@@ -360,7 +367,7 @@ impl Claimed {
             publisher,
             enforced: data.enforced(),
             writer: SnapshotWriter::start(state.clone()),
-            healthy: health,
+            health: told,
             open_connections: data.open_connections(),
             goodbye: leaving,
             left,
@@ -393,6 +400,8 @@ impl Claimed {
             transport: self.settings.transport,
             upstreams,
             locals: locals.values().cloned().collect(),
+            tags: self.settings.tags.clone(),
+            weight: self.settings.weight,
         })
     }
 }

@@ -160,6 +160,8 @@ pub struct Endpoint {
     pub locality: String,
     /// Its labels (`--meta`), by which subsets are chosen. The same `Arc` as before where the endpoint did not change.
     pub meta: Arc<BTreeMap<String, String>>,
+    /// What it gets beside the others.
+    pub weight: u32,
 }
 
 impl Endpoint {
@@ -193,5 +195,9 @@ impl postern_traffic::Instance for Endpoint {
 
     fn ports(&self) -> impl Iterator<Item = &PortName> {
         self.ports.iter()
+    }
+
+    fn weight(&self) -> u32 {
+        self.weight
     }
 }

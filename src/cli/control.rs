@@ -89,6 +89,9 @@ pub struct ControlArgs {
     /// How long recorded instances keep their state after a start.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::parse, help_heading = "Periods")]
     pub settle: Duration,
+    /// Health checks that are registered may run programs on this machine.
+    #[arg(long)]
+    pub enable_script_checks: bool,
     /// How often the control plane speaks on a quiet stream.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, help_heading = "Periods")]
     pub heartbeat: Duration,

@@ -1,10 +1,11 @@
 //! The smaller commands: `dev`, `token`, `service`, `ca`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use postern_names::Address;
-use postern_names::{InstanceId, ServiceName};
+use postern_names::ServiceName;
 
 use super::service_config::ServiceConfigCommand;
 use super::{LogArgs, OutputArgs};
@@ -86,15 +87,41 @@ pub enum ServiceCommand {
         /// The service.
         name: ServiceName,
     },
-    /// Register a service that has no sidecar (not built yet)
-    Register(super::unbuilt::Rest),
+    /// Register instances that have no sidecar: they can be found, and are endpoints of no upstream
+    Register {
+        /// YAML or JSON with `service`, `services`, one definition or a list of them, in the form of Consul's service
+        /// definitions; - is stdin. The control plane runs their checks.
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Take an instance out of the mesh
     Deregister {
         /// As `service show` shows it.
-        id: InstanceId,
+        id: String,
+        /// The node that it is on, for one without a sidecar that is elsewhere than the control plane.
+        #[arg(long, value_name = "NODE", conflicts_with = "revoke")]
+        node: Option<String>,
         /// Revoke its SVIDs, too: it can not come back without a new token.
         #[arg(long)]
         revoke: bool,
+    },
+    /// Take an instance, or a whole node, out of every set for a while, at once
+    Maintenance {
+        /// As `service show` shows it; without one the node is meant.
+        #[arg(required_unless_present = "node")]
+        id: Option<String>,
+        /// The node.
+        #[arg(long, value_name = "NODE")]
+        node: Option<String>,
+        /// It begins.
+        #[arg(long, required_unless_present = "off")]
+        on: bool,
+        /// It ends.
+        #[arg(long, conflicts_with = "on")]
+        off: bool,
+        /// Why, for everyone who looks.
+        #[arg(long, value_name = "TEXT", default_value = "", conflicts_with = "off")]
+        reason: String,
     },
     /// Settings of services: time-outs, retries, balancing, routing, limits; and JWT providers
     Config {

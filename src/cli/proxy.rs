@@ -6,10 +6,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use postern_checks::OwnCheck;
 use postern_intentions::Protocol;
 use postern_names::{InstanceId, ServiceName};
 use postern_proxy::settings::{
-    Address, Advertise, LocalSetting, OtlpUrl, Percent, RecordLayerKind, TransportMode, UpstreamSetting,
+    Address, Advertise, LocalSetting, OtlpUrl, Percent, RecordLayerKind, TransportMode, UpstreamSetting, Weight,
 };
 
 use super::LogArgs;
@@ -148,6 +149,23 @@ pub struct ProxyArgs {
     /// Where it runs; instances of the same zone, then region, are preferred.
     #[arg(long, value_name = "REGION[/ZONE]")]
     pub locality: Option<String>,
+    /// By which the instance can be found.
+    #[arg(long, value_name = "TAG")]
+    pub tag: Vec<String>,
+    /// What it gets of the calls to its service, while its checks pass and while one warns, such as 10 or 10/1.
+    #[arg(long, value_name = "PASSING[/WARNING]", default_value_t)]
+    pub weight: Weight,
+    /// How the sidecar sees that the service is well, in place of connecting to --local: http://…, https://…, tcp://HOST:PORT,
+    /// udp://HOST:PORT, grpc://HOST:PORT[/SERVICE], grpcs://… or h2ping://HOST:PORT, with settings after it such as
+    /// "http://127.0.0.1:8080/health interval=5s failures_before_critical=2".
+    #[arg(long, value_name = "URL [KEY=VALUE…]")]
+    pub check: Vec<OwnCheck>,
+    /// YAML or JSON file with a list of checks, in the form of Consul's check definitions.
+    #[arg(long, value_name = "FILE")]
+    pub checks: Option<PathBuf>,
+    /// Checks of --checks may run programs.
+    #[arg(long)]
+    pub enable_script_checks: bool,
     /// Inbound connections in all.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_connections: u32,

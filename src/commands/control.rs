@@ -96,6 +96,7 @@ fn settings(args: &ControlArgs) -> Result<Settings, Failure> {
         beat: args.beat,
         silence: args.silence,
         liveness: args.liveness,
+        enable_script_checks: args.enable_script_checks,
         settle: args.settle,
         intermediate_ttl: args.intermediate_ttl,
         removal: args.removal,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use postern_api::http::{CreateTokenRequest, CreatedToken};
+use postern_checks::{Definition, OwnCheck};
 use postern_names::PortName;
 use postern_proxy::settings::{AccessLogMode, Address, LocalSetting, TokenSource};
 use postern_proxy::{ProxyError, Settings, Shutdown};
@@ -24,6 +25,9 @@ use crate::outcome::{Failure, Outcome};
 
 /// How long a token lives that a sidecar makes for itself: it is spent within seconds.
 const OWN_TOKEN_TTL: Duration = Duration::from_secs(300);
+
+/// Checks of one instance.
+const MOST_CHECKS: usize = 32;
 
 /// The local service is not to be kept busy by being looked at.
 const LEAST_PROBE: Duration = Duration::from_millis(100);
@@ -121,6 +125,9 @@ pub fn settings(args: &ProxyArgs, data_dir: &Path) -> Result<Settings, Failure> 
     settings.otlp = args.otlp.clone();
     settings.meta = meta(args)?;
     settings.locality = args.locality.clone().unwrap_or_default();
+    settings.tags = args.tag.clone();
+    settings.weight = args.weight;
+    settings.checks = checks(args)?;
     if args.probe < LEAST_PROBE {
         return Err(
             Failure::new(format!("--probe {} is too often", crate::duration::text(args.probe))).cure("give 100ms or more")
@@ -163,6 +170,36 @@ fn meta(args: &ProxyArgs) -> Result<BTreeMap<String, String>, Failure> {
         }
     }
     Ok(meta)
+}
+
+/// `--check` and `--checks`.
+fn checks(args: &ProxyArgs) -> Result<Vec<Definition>, Failure> {
+    let mut checks: Vec<Definition> = Vec::new();
+    let from_file = match &args.checks {
+        None => Vec::new(),
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|error| Failure::new(format!("--checks {}: {error}", path.display())))?;
+            postern_checks::parse_file(&text).map_err(|error| Failure::new(format!("--checks {}: {error}", path.display())))?
+        }
+    };
+    for mut check in args.check.iter().cloned().chain(from_file).map(OwnCheck::into_definition) {
+        if check.is_script() && !args.enable_script_checks {
+            return Err(Failure::new(format!("check {:?} runs a program", check.name)).cure("give --enable-script-checks"));
+        }
+        if check.id.is_empty() {
+            let number = checks.iter().filter(|other| other.type_name() == check.type_name()).count();
+            check.id = if number == 0 { check.type_name().into() } else { format!("{}-{}", check.type_name(), number + 1) };
+        }
+        if checks.iter().any(|other| other.id == check.id) {
+            return Err(Failure::new(format!("two checks have the id {:?}", check.id)).cure("give each one an id of its own"));
+        }
+        checks.push(check);
+    }
+    if checks.len() > MOST_CHECKS {
+        return Err(Failure::new(format!("{} checks, at most {MOST_CHECKS} are allowed", checks.len())));
+    }
+    Ok(checks)
 }
 
 /// The wrong kind of token is refused here, before anything is sent.

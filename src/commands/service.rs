@@ -1,15 +1,14 @@
 //! `meshctl service`: services and their instances.
 
 pub mod config;
+mod register;
 
-use std::time::Duration;
-
-use hyper::Method;
-use postern_api::http::{Deregistered, Instance, ServiceDetail, ServiceSummary};
+use postern_api::http::{Deregistered, Instance, RegisteredInstance, ServiceDetail, ServiceSummary};
 use postern_intentions::Protocol;
+use postern_names::InstanceId;
 
+use super::done;
 use super::intention::intentions_table;
-use super::{done, unbuilt};
 use crate::cli::plain::{ServiceArgs, ServiceCommand};
 use crate::client::{Client, encode};
 use crate::outcome::{Failure, Outcome};
@@ -19,7 +18,10 @@ use crate::output::{Output, Tone, ToneText, plain};
 pub async fn service(args: ServiceArgs) -> Outcome {
     let output = Output::new(args.output.output);
     match args.command {
-        ServiceCommand::Register(_) => return unbuilt::unbuilt("`meshctl service register`"),
+        ServiceCommand::Register { file } => register::register(&output, &file).await?,
+        ServiceCommand::Maintenance { id, node, on, off: _, reason } => {
+            register::maintenance(&output, id, node, on.then_some(reason)).await?;
+        }
         ServiceCommand::Config { command } => return config::config(&output, command).await,
         ServiceCommand::List => {
             let services: Vec<ServiceSummary> = Client::find().await?.get("/v1/services").await?;
@@ -34,9 +36,17 @@ pub async fn service(args: ServiceArgs) -> Outcome {
             };
             output.show(&detail, |output| detail_text(output, &detail))?;
         }
-        ServiceCommand::Deregister { id, revoke } => {
-            let path = format!("/v1/instances/{}?revoke={revoke}", encode(id.as_str()));
-            let gone: Deregistered = Client::find().await?.call(Method::DELETE, &path, None::<&()>, Duration::ZERO).await?;
+        ServiceCommand::Deregister { id, node, revoke } => {
+            let mut client = Client::find().await?;
+            let path = format!("/v1/instances/{}?revoke={revoke}", encode(&id));
+            let has_sidecar = match node.is_none() && id.parse::<InstanceId>().is_ok() {
+                true => client.delete_if_there::<Deregistered>(&path).await?,
+                false => None,
+            };
+            let Some(gone) = has_sidecar else {
+                register::deregister(&output, &mut client, &id, node.as_deref()).await?;
+                return done();
+            };
             output.show(&gone, |_| {
                 let more = if gone.revoked { ", and its SVIDs are revoked" } else { "" };
                 format!("{} of {} is deregistered{more}", gone.id, gone.service)
@@ -76,6 +86,11 @@ fn detail_text(output: &Output, detail: &ServiceDetail) -> String {
     ]);
     text.push('\n');
     text.push_str(&instances_table(output, &detail.instances));
+    if !detail.registered.is_empty() {
+        text.push_str("\nWithout a sidecar:\n");
+        text.push_str(&registered_table(output, &detail.registered));
+    }
+    text.push_str(&checks_text(output, detail));
     text.push_str("\nWho may call it:\n");
     text.push_str(&intentions_table(output, &detail.inbound));
     text
@@ -101,9 +116,40 @@ pub fn instances_table(output: &Output, instances: &[Instance]) -> String {
     output.table(&["instance", "service", "health", "address", "sidecar", "version", "revision", "svid until"], rows.collect())
 }
 
+fn registered_table(output: &Output, registered: &[RegisteredInstance]) -> String {
+    let rows = registered.iter().map(|instance| {
+        let address =
+            if instance.port == 0 { instance.address.clone() } else { format!("{}:{}", instance.address, instance.port) };
+        vec![
+            plain(&instance.id),
+            plain(&instance.node),
+            health(&instance.health),
+            plain(address),
+            plain(if instance.tags.is_empty() { "-".to_owned() } else { instance.tags.join(" ") }),
+        ]
+    });
+    output.table(&["instance", "node", "health", "address", "tags"], rows.collect())
+}
+
+/// The checks that are not passing, with what they say.
+fn checks_text(output: &Output, detail: &ServiceDetail) -> String {
+    let with_sidecar = detail.instances.iter().map(|instance| (instance.id.to_string(), &instance.checks));
+    let all = with_sidecar.chain(detail.registered.iter().map(|instance| (instance.id.clone(), &instance.checks)));
+    let failing = all.flat_map(|(id, checks)| {
+        let failing = checks.iter().filter(|check| check.status != "passing");
+        failing.map(move |check| {
+            let first = check.output.lines().next().unwrap_or_default();
+            vec![plain(&id), plain(&check.id), health(&check.status), plain(first.chars().take(100).collect::<String>())]
+        })
+    });
+    let rows: Vec<_> = failing.collect();
+    if rows.is_empty() { String::new() } else { format!("\n{}", output.table(&["instance", "check", "status", "it says"], rows)) }
+}
+
 fn health(word: &str) -> ToneText {
     let tone = match word {
         "healthy" => Tone::Good,
+        "warning" | "maintenance" => Tone::Doubtful,
         "critical" => Tone::Bad,
         _ => Tone::Plain,
     };

@@ -352,6 +352,13 @@ pub struct ServiceSummary {
     pub healthy: usize,
     /// Those with an open stream.
     pub connected: usize,
+    /// Those without a sidecar, which can be found and are endpoints of no upstream.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub without_sidecar: usize,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// A service with its instances.
@@ -361,8 +368,11 @@ pub struct ServiceDetail {
     pub name: ServiceName,
     /// As set by an operator, else as declared, if it was.
     pub protocol: Option<Protocol>,
-    /// Its instances, by id.
+    /// Its instances with a sidecar, by id.
     pub instances: Vec<Instance>,
+    /// Its instances without one, by node and id.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registered: Vec<RegisteredInstance>,
     /// Intentions whose destination is this service or `*`.
     pub inbound: Vec<StoredIntention>,
     /// What an operator set for it, where something is set.
@@ -380,7 +390,7 @@ pub struct Instance {
     /// HOST:PORT that others dial; absent when it only calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// `healthy`, `critical` or `left`.
+    /// `healthy`, `warning`, `critical`, `maintenance` or `left`.
     pub health: String,
     /// Whether its sidecar has an open stream.
     pub connected: bool,
@@ -406,6 +416,45 @@ pub struct Instance {
     /// RFC 3339: when its newest SVID ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub svid_not_after: Option<String>,
+    /// `--tag`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// What its checks say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckState>,
+}
+
+/// An instance without a sidecar: for discovery alone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RegisteredInstance {
+    /// Unique on its node.
+    pub id: String,
+    /// Where it runs.
+    pub node: String,
+    /// A host name or IP address, its node's where it has none of its own.
+    pub address: String,
+    /// 0: none.
+    pub port: u16,
+    /// `healthy`, `warning`, `critical` or `maintenance`.
+    pub health: String,
+    /// By which it can be found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// What its checks say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckState>,
+}
+
+/// What a check says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CheckState {
+    /// Unique on its node.
+    pub id: String,
+    /// `passing`, `warning` or `critical`.
+    pub status: String,
+    /// In its words, or why it is in maintenance.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output: String,
 }
 
 /// What deregistering did.

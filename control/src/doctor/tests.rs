@@ -29,6 +29,9 @@ fn instance() -> InstanceRecord {
         healthy: true,
         state_since: time(NOW - DAY),
         left: false,
+        tags: Vec::new(),
+        weights: Default::default(),
+        checks: Vec::new(),
     }
 }
 

@@ -142,7 +142,9 @@ impl From<RegisterError> for ApiError {
     fn from(error: RegisterError) -> Self {
         match error {
             RegisterError::Store(error) => Self::from(error),
-            RegisterError::Contended(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).hint("try again"),
+            RegisterError::Contended(_) | RegisterError::Busy(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()).hint("try again")
+            }
             RegisterError::Unwritable(error) => Self::internal(error),
             other => Self::bad_request(other.to_string()),
         }

@@ -5,7 +5,10 @@ use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use postern_api::http::{Deregistered, Instance, PrometheusTarget, ServiceDetail, ServiceSummary};
+use postern_api::http::{
+    CheckState, Deregistered, Instance, PrometheusTarget, RegisteredInstance, ServiceDetail, ServiceSummary,
+};
+use postern_checks::Status;
 use postern_intentions::Party;
 use postern_names::{InstanceId, ServiceName};
 use serde::Deserialize;
@@ -22,7 +25,8 @@ use crate::audit::AuditEntry;
 use crate::mirror::View;
 use crate::policy::Author;
 use crate::push::SidecarStatus;
-use crate::records::{InstanceRecord, IntentionRecord};
+use crate::records::{InstanceRecord, IntentionRecord, NODE_MAINTENANCE};
+use crate::registry::catalog::{Catalog, Entry};
 
 /// Open streams by instance.
 pub(super) type Streams = HashMap<InstanceId, SidecarStatus>;
@@ -43,12 +47,56 @@ pub(super) async fn list(State(api): Shared, Extension(authority): Extension<Aut
 
 fn summary(view: &View, streams: &Streams, name: ServiceName) -> ServiceSummary {
     let present = || view.instances_of(&name).map(|(record, _)| record).filter(|record| !record.left);
+    let is_well = |node: &str, id: &str| view.catalog.status(node, id) != Status::Critical;
+    let registered = || view.catalog.registered_of(&name).map(|(record, _)| record);
+    let healthy = present().filter(|record| record.healthy && is_well(record.node_name(), record.id.as_str())).count();
     ServiceSummary {
         protocol: view.known_protocol(&name),
-        instances: present().count(),
-        healthy: present().filter(|record| record.healthy).count(),
+        instances: present().count() + registered().count(),
+        healthy: healthy + registered().filter(|record| is_well(&record.node, &record.id)).count(),
         connected: present().filter(|record| streams.contains_key(&record.id)).count(),
+        without_sidecar: registered().count(),
         name,
+    }
+}
+
+fn registered(catalog: &Catalog<'_>, name: &ServiceName) -> Vec<RegisteredInstance> {
+    let entries = catalog.entries_of(name).into_iter().filter(|entry| !entry.has_sidecar);
+    let written = entries.map(|entry| {
+        let node = catalog.node(&entry.node);
+        let address =
+            if entry.address.is_empty() { node.map(|node| node.address).unwrap_or_default() } else { entry.address.clone() };
+        let status = catalog.status_of(&entry);
+        let checks = checks(catalog, &entry);
+        RegisteredInstance {
+            health: health_word(status, &checks).into(),
+            id: entry.id,
+            node: entry.node,
+            address,
+            port: entry.port,
+            tags: entry.tags,
+            checks,
+        }
+    });
+    written.collect()
+}
+
+fn checks(catalog: &Catalog<'_>, entry: &Entry) -> Vec<CheckState> {
+    let checks = catalog.checks_of(entry).into_iter();
+    let checks = checks.map(|check| {
+        let output = if check.output.is_empty() { check.notes } else { check.output };
+        CheckState { id: check.id, status: check.status.to_string(), output }
+    });
+    checks.collect()
+}
+
+fn health_word(status: Status, checks: &[CheckState]) -> &'static str {
+    let is_maintenance = |check: &CheckState| check.id.starts_with("_service_maintenance:") || check.id == NODE_MAINTENANCE;
+    match status {
+        Status::Critical if checks.iter().any(is_maintenance) => "maintenance",
+        Status::Critical => "critical",
+        Status::Warning => "warning",
+        Status::Passing => "healthy",
     }
 }
 
@@ -63,7 +111,8 @@ pub(super) async fn show(
     let detail = api.mirror.read(|view| {
         let is_known = view.known_protocol(&name).is_some()
             || view.settings.services.contains_key(&name)
-            || view.instances_of(&name).next().is_some();
+            || view.instances_of(&name).next().is_some()
+            || view.catalog.registered_of(&name).next().is_some();
         is_known.then(|| {
             let to = [Party::Service(name.clone()), Party::Any];
             let pairs = to.iter().flat_map(|destination| view.pairs_to(destination));
@@ -74,12 +123,14 @@ pub(super) async fn show(
             let live = live.filter(|(record, _)| may_read(record));
             let mut inbound: Vec<_> = live.map(|(record, revision)| stored(record, *revision)).collect();
             sort(&mut inbound);
-            let mut instances: Vec<_> = view.instances_of(&name).map(|(record, _)| instance(view, &streams, record)).collect();
+            let mut instances: Vec<_> =
+                view.instances_of(&name).map(|(record, _)| instance(&api, view, &streams, record)).collect();
             instances.sort_by(|a, b| a.id.cmp(&b.id));
             ServiceDetail {
                 protocol: view.known_protocol(&name),
                 name: name.clone(),
                 instances,
+                registered: registered(&Catalog::new(view, api.registry.home()), &name),
                 inbound,
                 config: of_service(view, &name),
             }
@@ -90,7 +141,11 @@ pub(super) async fn show(
 }
 
 /// An instance as the API shows it.
-pub(super) fn instance(view: &View, streams: &Streams, record: &InstanceRecord) -> Instance {
+pub(super) fn instance(api: &Api, view: &View, streams: &Streams, record: &InstanceRecord) -> Instance {
+    let catalog = Catalog::new(view, api.registry.home());
+    let entry = catalog.entry(record.node_name(), record.id.as_str());
+    let checks = entry.as_ref().map(|entry| checks(&catalog, entry)).unwrap_or_default();
+    let status = entry.map_or(Status::Passing, |entry| catalog.status_of(&entry));
     let stream = streams.get(&record.id);
     let newest = view.lineages.get(&record.lineage).and_then(|lineage| view.issuances.get(&lineage.newest));
     Instance {
@@ -99,8 +154,8 @@ pub(super) fn instance(view: &View, streams: &Streams, record: &InstanceRecord) 
         address: record.address.clone(),
         health: match record {
             _ if record.left => "left",
-            _ if record.healthy => "healthy",
-            _ => "critical",
+            _ if !record.healthy && status != Status::Critical => "critical",
+            _ => health_word(status, &checks),
         }
         .into(),
         connected: stream.is_some(),
@@ -112,6 +167,8 @@ pub(super) fn instance(view: &View, streams: &Streams, record: &InstanceRecord) 
         version: stream.map(|stream| stream.version.clone()).unwrap_or_default(),
         revision: stream.map_or(0, |stream| stream.authority),
         svid_not_after: newest.map(|issuance| rfc3339(issuance.not_after)),
+        tags: record.tags.clone(),
+        checks,
     }
 }
 

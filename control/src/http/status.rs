@@ -59,7 +59,7 @@ pub(super) async fn status(State(api): Shared) -> Json<Status> {
                 .instances
                 .values()
                 .filter(|(record, _)| !record.left)
-                .map(|(record, _)| instance(view, &streams, record))
+                .map(|(record, _)| instance(&api, view, &streams, record))
                 .collect(),
             behind,
             not_understood,

@@ -99,11 +99,13 @@ impl Topics {
         if change.everything {
             return self.wake_all();
         }
+        if change.touches_catalog() {
+            self.wake(&Topic::Catalog);
+        }
         for key in &change.keys {
             match key {
                 RecordKey::Kv(key) => self.wake_key(key),
                 RecordKey::Session(_) => self.wake(&Topic::Sessions),
-                RecordKey::Instance(_) | RecordKey::Service(_) => self.wake(&Topic::Catalog),
                 RecordKey::Default | RecordKey::Intention(_) => self.wake(&Topic::Intentions),
                 RecordKey::Settings(_) | RecordKey::Provider(_) | RecordKey::Jwks(_) => self.wake(&Topic::Settings),
                 _ => {}

@@ -12,6 +12,7 @@ use postern_names::{InstanceId, PortName, ServiceName};
 use serde::de::DeserializeOwned;
 
 use super::access::AccessView;
+use super::catalog::CatalogView;
 use super::change_sets::ChangeSets;
 use super::settings::SettingsView;
 use super::{Change, MirrorError};
@@ -59,6 +60,8 @@ pub struct View {
     pub kv: KvView,
     /// Sessions, which hold its locks.
     pub sessions: SessionsView,
+    /// Nodes, instances without a sidecar, and checks.
+    pub catalog: CatalogView,
     by_destination: HashMap<Party, BTreeSet<PairKey>>,
     by_service: HashMap<ServiceName, BTreeSet<InstanceId>>,
     service_revisions: HashMap<ServiceName, u64>,
@@ -85,6 +88,7 @@ impl View {
             change_sets: ChangeSets::default(),
             kv: KvView::default(),
             sessions: SessionsView::default(),
+            catalog: CatalogView::default(),
             by_destination: HashMap::new(),
             by_service: HashMap::new(),
             service_revisions: HashMap::new(),
@@ -121,9 +125,10 @@ impl View {
         self.by_service.get(service).into_iter().flatten().filter_map(|id| self.instances.get(id))
     }
 
-    /// Every service that has an instance, a declaration or settings.
+    /// Every service that has an instance, with a sidecar or without, a declaration or settings.
     pub fn service_names(&self) -> BTreeSet<ServiceName> {
-        self.by_service.keys().chain(self.services.keys()).chain(self.settings.services.keys()).cloned().collect()
+        let with_sidecars = self.by_service.keys().chain(self.services.keys()).chain(self.settings.services.keys());
+        with_sidecars.chain(self.catalog.services()).cloned().collect()
     }
 
     /// The revision that last changed the protocol of a service; 0 where it has none.
@@ -189,6 +194,7 @@ impl View {
             view.point(Some(&kv.value), kv.mod_revision, &mut change);
         }
         view.revision = revision;
+        view.catalog.loaded_at(revision);
         Ok(view)
     }
 
@@ -205,6 +211,9 @@ impl View {
             self.point(event.value.as_deref(), event.mod_revision, &mut change);
         }
         self.revision = batch.revision;
+        if change.touches_catalog() {
+            self.catalog.touched(&change.services, batch.revision);
+        }
         change
     }
 
@@ -263,25 +272,56 @@ impl View {
             RecordKey::Session(id) => self.sessions.put(id, readable(key, value), revision),
             // They need more than this is given.
             RecordKey::Kv(_) => return,
+            RecordKey::Node(name) => {
+                let mut touched = self.catalog.put_node(name, readable(key, value).map(|record| (record, revision)));
+                touched.extend(self.services_with_sidecars_on(name));
+                change.touch(touched);
+            }
+            RecordKey::Registered(node, id) => {
+                let record = readable(key, value).map(|record| (record, revision));
+                change.touch(self.catalog.put_registered(node, id, record));
+            }
+            RecordKey::Check(node, id) => {
+                let record = readable(key, value).map(|record| (record, revision));
+                let instances = self.catalog.put_check(node, id, record);
+                change.touch(self.services_of(node, &instances));
+            }
         }
         change.keys.push(parsed);
     }
 
     fn put_instance(&mut self, id: &InstanceId, key: &[u8], value: Option<&[u8]>, revision: u64, change: &mut Change) {
-        let before = self.instances.get(id).map(|(record, _)| record.service.clone());
+        let place = |view: &Self| {
+            view.instances.get(id).map(|(record, _)| (record.service.clone(), record.node_name().to_owned())).unzip()
+        };
+        let (before, node_before) = place(self);
         set(&mut self.instances, id, readable(key, value).map(|record| (record, revision)));
-        let after = self.instances.get(id).map(|(record, _)| record.service.clone());
+        let (after, node_after) = place(self);
+        self.catalog.put_instance(node_before.as_deref(), node_after.as_deref(), id);
         if let Some(service) = &before {
             take_from_index(&mut self.by_service, service, id);
         }
         if let Some(service) = &after {
             self.by_service.entry(service.clone()).or_default().insert(id.clone());
         }
-        for service in before.into_iter().chain(after) {
-            if !change.services.contains(&service) {
-                change.services.push(service);
-            }
+        change.touch(before.into_iter().chain(after));
+    }
+
+    fn services_with_sidecars_on(&self, node: &str) -> BTreeSet<ServiceName> {
+        let ids = self.catalog.node(node).into_iter().flat_map(|node| &node.instances);
+        ids.filter_map(|id| self.instances.get(id)).map(|(record, _)| record.service.clone()).collect()
+    }
+
+    /// The services of these instances of a node; the empty id stands for all of them.
+    fn services_of(&self, node_name: &str, instances: &BTreeSet<String>) -> BTreeSet<ServiceName> {
+        let Some(node) = self.catalog.node(node_name) else { return BTreeSet::new() };
+        if instances.contains("") {
+            let registered = node.registered.values().map(|(record, _)| record.service.clone());
+            return registered.chain(self.services_with_sidecars_on(node_name)).collect();
         }
+        let registered = instances.iter().filter_map(|id| node.registered.get(id)).map(|(record, _)| record.service.clone());
+        let with_sidecar = instances.iter().filter_map(|id| self.instances.get(&id.parse::<InstanceId>().ok()?));
+        registered.chain(with_sidecar.map(|(record, _)| record.service.clone())).collect()
     }
 
     /// Whether it says something else than before: moving a record out of a change set does not.

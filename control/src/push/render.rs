@@ -10,6 +10,7 @@ use postern_api::key::ResourceKey;
 use postern_api::settings::{provider_to_body, settings_to_body};
 use postern_api::v1;
 use postern_ca::TrustBundle;
+use postern_checks::Status;
 use postern_intentions::{Call, PairKey, Party, decide};
 use postern_names::{InstanceId, PortName, ServiceName};
 use prost::Message;
@@ -66,6 +67,17 @@ pub struct Receiver<'a> {
     pub watched: &'a BTreeSet<ServiceName>,
     /// Whether it knows settings and providers; one that does not gets none.
     pub settings: TakesSettings,
+    /// Whether it knows that endpoints weigh something.
+    pub weights: TakesWeights,
+}
+
+/// Whether a sidecar knows the weight of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakesWeights {
+    /// It does.
+    Yes,
+    /// It is older than they are: every endpoint weighs the same to it.
+    No,
 }
 
 /// Whether a sidecar knows the resources `config/SERVICE` and `jwt/NAME`.
@@ -111,7 +123,7 @@ impl Source<'_> {
                 verdicts.remove(upstream);
                 None
             }
-            ResourceKey::Endpoint(upstream, instance) if watches(upstream) => self.endpoint(upstream, instance),
+            ResourceKey::Endpoint(upstream, instance) if watches(upstream) => self.endpoint(receiver, upstream, instance),
             ResourceKey::Config(upstream) if watches(upstream) => self.config(receiver, key, upstream),
             _ => None,
         })
@@ -249,14 +261,22 @@ impl Source<'_> {
         resource(&ResourceKey::Service(upstream.clone()), revision, body.encode_to_vec().into())
     }
 
-    fn endpoint(&self, upstream: &ServiceName, instance: &InstanceId) -> Option<v1::Resource> {
+    fn endpoint(&self, receiver: &Receiver<'_>, upstream: &ServiceName, instance: &InstanceId) -> Option<v1::Resource> {
         if !self.sets.contains(upstream, instance) {
             return None;
         }
         let (record, revision) = self.view.instances.get(instance).filter(|(record, _)| record.service == *upstream)?;
         let key = ResourceKey::Endpoint(upstream.clone(), instance.clone());
-        let body = self.encoded.body(&key, *revision, || endpoint_body(record).encode_to_vec());
-        Some(resource(&key, *revision, body))
+        // A check that was registered for it changes what it weighs, and is a record of its own.
+        let revision = self.view.catalog.revision_of(upstream).max(*revision);
+        let body = match receiver.weights {
+            TakesWeights::Yes => {
+                let weight = weight(self.view, record);
+                self.encoded.body(&key, revision, || endpoint_body(record, Some(weight)).encode_to_vec())
+            }
+            TakesWeights::No => endpoint_body(record, None).encode_to_vec().into(),
+        };
+        Some(resource(&key, revision, body))
     }
 }
 
@@ -272,12 +292,24 @@ fn encoded_or_empty<M: Message>(body: Result<M, serde_json::Error>) -> Vec<u8> {
     })
 }
 
-fn endpoint_body(record: &InstanceRecord) -> v1::EndpointBody {
+/// What an instance gets as it is now.
+fn weight(view: &View, record: &InstanceRecord) -> u32 {
+    let told = record.checks.iter().map(|check| check.status).max();
+    let registered = view.catalog.status(record.node_name(), record.id.as_str());
+    match told.max(Some(registered)) {
+        Some(Status::Warning) => record.weights.warning,
+        _ => record.weights.passing,
+    }
+}
+
+/// A weight of 1 is not written: it is what one that says nothing has.
+fn endpoint_body(record: &InstanceRecord, weight: Option<u32>) -> v1::EndpointBody {
     v1::EndpointBody {
         address: record.address.clone().unwrap_or_default(),
         ports: record.ports.iter().map(ToString::to_string).collect(),
         transports: record.transports.clone(),
         meta: record.meta.iter().map(|(key, value)| v1::Label { key: key.clone(), value: value.clone() }).collect(),
         locality: record.locality.clone(),
+        weight: weight.filter(|weight| *weight != 1),
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::lanes::{Lane, Pending};
-use super::render::TakesSettings;
+use super::render::{TakesSettings, TakesWeights};
 use crate::mirror::View;
 
 /// A stream's two lanes.
@@ -64,6 +64,7 @@ pub struct Sidecar {
     /// Those, and all that their settings lead to. Changed only under the view's lock.
     pub(super) watched: Mutex<BTreeSet<ServiceName>>,
     pub(super) settings: TakesSettings,
+    pub(super) weights: TakesWeights,
     pub(super) version: String,
     pub(super) since: SystemTime,
     pub(super) lanes: Mutex<Lanes>,
@@ -182,6 +183,7 @@ impl Sidecar {
     pub(super) fn new(number: u64, identity: Identity, told: Told) -> Self {
         let Told { upstreams, version, understands } = told;
         let takes = postern_api::understanding::takes_settings(&understands);
+        let takes_weights = postern_api::understanding::takes_weights(&understands);
         let now = Instant::now();
         Self {
             number,
@@ -189,6 +191,7 @@ impl Sidecar {
             upstreams,
             watched: Mutex::default(),
             settings: if takes { TakesSettings::Yes } else { TakesSettings::No },
+            weights: if takes_weights { TakesWeights::Yes } else { TakesWeights::No },
             version,
             since: SystemTime::now(),
             lanes: Mutex::new(Lanes { authority: Lane::new(now), reachability: Lane::new(now) }),

@@ -340,8 +340,15 @@ impl Sidecars {
                 }
             }
             // Endpoints are marked by service, from the sets.
-            RecordKey::Instance(_) | RecordKey::Token(_) | RecordKey::Issuance(_) | RecordKey::Kv(_) | RecordKey::Session(_) => {}
             RecordKey::AccessToken(_) | RecordKey::AccessPolicy(_) | RecordKey::AccessRole(_) => {}
+            RecordKey::Instance(_)
+            | RecordKey::Token(_)
+            | RecordKey::Issuance(_)
+            | RecordKey::Kv(_)
+            | RecordKey::Session(_)
+            | RecordKey::Node(_)
+            | RecordKey::Registered(..)
+            | RecordKey::Check(..) => {}
         }
     }
 
@@ -365,6 +372,10 @@ impl Sidecars {
             RecordKey::Instance(id) if self.sets.contains(service, id) => Some(id.clone()),
             _ => None,
         }));
+        // A check may have changed what the instances of its node weigh.
+        let nodes = change.keys.iter().filter_map(|key| if let RecordKey::Check(node, _) = key { Some(node) } else { None });
+        let on_nodes = nodes.filter_map(|node| view.catalog.node(node)).flat_map(|node| &node.instances);
+        instances.extend(on_nodes.filter(|id| self.sets.contains(service, id)).cloned());
         for instance in instances {
             let key = ResourceKey::Endpoint(service.clone(), instance.clone());
             if !self.sets.contains(service, &instance) {

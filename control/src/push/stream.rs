@@ -166,7 +166,7 @@ fn refuse_registration(error: &RegisterError) -> v1::Refusal {
         RegisterError::ProtocolDiffers { .. } => Code::ProtocolDiffers,
         RegisterError::OtherService { .. } => Code::IdInUse,
         RegisterError::Name(_) | RegisterError::Invalid(_) | RegisterError::Unwritable(_) => Code::Refused,
-        RegisterError::Contended(_) | RegisterError::Store(_) => Code::Busy,
+        RegisterError::Contended(_) | RegisterError::Busy(_) | RegisterError::Store(_) => Code::Busy,
     };
     v1::Refusal { retry_after_ms: if code == Code::Busy { 1000 } else { 0 }, ..refusal(code, error.to_string()) }
 }
@@ -270,7 +270,12 @@ impl<'a> OpenStream<'a> {
                 Source { view, sets: &sidecars.sets, encoded: &sidecars.encoded, bundle: &trust.bundle, now: SystemTime::now() };
             let position = v1::Position { epoch: view.cluster.epoch, revision: view.revision };
             let watched = sidecar.watched.lock();
-            let receiver = Receiver { service: &sidecar.identity.service, watched: &watched, settings: sidecar.settings };
+            let receiver = Receiver {
+                service: &sidecar.identity.service,
+                watched: &watched,
+                settings: sidecar.settings,
+                weights: sidecar.weights,
+            };
             let authority = sidecar.take(v1::Lane::Authority, view.revision).map(|pending| source.authority(&receiver, &pending));
             let reachability = sidecar
                 .take(v1::Lane::Reachability, view.revision)

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use parking_lot::Mutex;
+use postern_checks::Status;
 use postern_names::{InstanceId, ServiceName};
 
 use crate::mirror::View;
@@ -56,16 +57,21 @@ impl EndpointSets {
 }
 
 /// The healthy instances; without any, what is left of the last set. A control plane that has just started knows no last
-/// set and keeps all that are recorded.
+/// set and keeps all that are recorded. What is in maintenance is in no set, even if that empties it.
 fn decide_set(view: &View, service: &ServiceName, last: Option<&BTreeSet<InstanceId>>) -> BTreeSet<InstanceId> {
-    let callable = || view.instances_of(service).map(|(record, _)| record).filter(|record| can_be_called(record));
-    let healthy: BTreeSet<_> = callable().filter(|record| record.healthy).map(|record| record.id.clone()).collect();
+    let callable = || view.instances_of(service).map(|(record, _)| record).filter(|record| can_be_called(view, record));
+    let healthy: BTreeSet<_> = callable().filter(|record| is_healthy(view, record)).map(|record| record.id.clone()).collect();
     if !healthy.is_empty() {
         return healthy;
     }
     callable().map(|record| record.id.clone()).filter(|id| last.is_none_or(|last| last.contains(id))).collect()
 }
 
-fn can_be_called(record: &InstanceRecord) -> bool {
-    record.address.is_some() && !record.left
+fn can_be_called(view: &View, record: &InstanceRecord) -> bool {
+    record.address.is_some() && !record.left && !view.catalog.is_in_maintenance(record.node_name(), record.id.as_str())
+}
+
+/// Its sidecar says so, and no check that was registered for it or for its node says otherwise.
+fn is_healthy(view: &View, record: &InstanceRecord) -> bool {
+    record.healthy && view.catalog.status(record.node_name(), record.id.as_str()) != Status::Critical
 }

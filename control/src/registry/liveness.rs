@@ -161,6 +161,9 @@ mod tests {
             healthy,
             state_since: SystemTime::UNIX_EPOCH,
             left: false,
+            tags: Vec::new(),
+            weights: Default::default(),
+            checks: Vec::new(),
         }
     }
 

@@ -46,6 +46,7 @@ fn quick() -> RegistrySettings {
         liveness: Duration::from_millis(300),
         removal: Duration::from_millis(600),
         settle: Duration::from_millis(900),
+        ..RegistrySettings::default()
     }
 }
 

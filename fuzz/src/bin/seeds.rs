@@ -248,6 +248,15 @@ fn registrations() {
         metrics: "192.0.2.1:19000".into(),
         healthy: true,
         warnings: vec!["bypass: :8080 listens beyond loopback".into()],
+        tags: vec!["canary".into()],
+        weights: Some(v1::Weights { passing: 10, warning: 1 }),
+        checks: vec![v1::Check {
+            id: "http".into(),
+            name: "health".into(),
+            kind: "http".into(),
+            status: "passing".into(),
+            ..v1::Check::default()
+        }],
     };
     seed("registration", "whole", registration.encode_to_vec());
     let v6 = v1::Registration { advertise: "[2001:db8::1]:21000".into(), ..registration.clone() };

@@ -8,9 +8,9 @@ use postern_api::v1;
 use postern_intentions::Protocol;
 use postern_names::{InstanceId, PortName, ServiceName};
 
-use super::health::open_beyond_loopback;
+use super::health::{Health, open_beyond_loopback};
 use crate::local::LocalTarget;
-use crate::settings::{Advertise, TransportMode};
+use crate::settings::{Advertise, TransportMode, Weight};
 
 /// The instance, as it does not change while the sidecar runs.
 #[derive(Debug, Clone)]
@@ -39,11 +39,15 @@ pub struct Instance {
     pub upstreams: Vec<ServiceName>,
     /// The service itself.
     pub locals: Arc<[LocalTarget]>,
+    /// `--tag`
+    pub tags: Vec<String>,
+    /// `--weight`
+    pub weight: Weight,
 }
 
 impl Instance {
     /// The registration; `local` is this end of the connection to the control plane.
-    pub async fn registration(&self, local: SocketAddr, healthy: bool, mut warnings: Vec<String>) -> v1::Registration {
+    pub async fn registration(&self, local: SocketAddr, health: Health, mut warnings: Vec<String>) -> v1::Registration {
         let locals = self.locals.clone();
         let open = tokio::task::spawn_blocking(move || open_beyond_loopback(&locals)).await;
         warnings.extend(open.unwrap_or_default());
@@ -57,8 +61,12 @@ impl Instance {
             transports: self.transports(),
             node: self.node.clone(),
             metrics: reachable(self.metrics, local.ip()).to_string(),
-            healthy,
+            healthy: health.is_well,
             warnings,
+            tags: self.tags.clone(),
+            weights: (self.weight != Weight::default())
+                .then(|| v1::Weights { passing: self.weight.passing.into(), warning: self.weight.warning.into() }),
+            checks: health.checks,
         }
     }
 

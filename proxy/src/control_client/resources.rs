@@ -451,6 +451,7 @@ fn endpoint(service: &ServiceName, instance: &InstanceId, body: v1::EndpointBody
         transports: body.transports,
         locality: body.locality,
         meta: Arc::new(body.meta.into_iter().map(|label| (label.key, label.value)).collect()),
+        weight: body.weight.unwrap_or(1),
     };
     Ok(Meaning::Endpoint(service.clone(), endpoint))
 }

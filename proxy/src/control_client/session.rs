@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use super::dial::{ControlConnection, origin};
+use super::health::Health;
 use super::{Backoff, ControlClient, DeltaRefused, Ended, Lane, Published, leaving};
 use crate::snapshot::Positions;
 use crate::status::Stage;
@@ -35,7 +36,7 @@ struct Session {
     /// Since the goodbye: how long the answer to it is waited for.
     answer_until: Option<Instant>,
     /// What the control plane was told last of the service's health.
-    told_healthy: bool,
+    told: Health,
     silence: Duration,
     beats: Interval,
 }
@@ -77,14 +78,14 @@ impl ControlClient {
     async fn connect(&mut self) -> Result<(Session, Streaming<v1::ControlMessage>), Ended> {
         let connection = self.dialler.dial(&self.tls).await.map_err(|error| Ended::Lost(error.to_string()))?;
         let (outgoing, messages) = mpsc::channel(OUTGOING);
-        let told_healthy = *self.healthy.borrow_and_update();
-        let hello = self.hello(connection.local, told_healthy).await;
+        let told = self.health.borrow_and_update().clone();
+        let hello = self.hello(connection.local, told.clone()).await;
         let session = Session {
             outgoing,
             acknowledgements: FuturesUnordered::new(),
             welcomed: false,
             answer_until: None,
-            told_healthy,
+            told,
             silence: SILENCE,
             beats: beats(BEAT),
             connection,
@@ -105,14 +106,14 @@ impl ControlClient {
         }
     }
 
-    async fn hello(&self, local: std::net::SocketAddr, healthy: bool) -> v1::Hello {
+    async fn hello(&self, local: std::net::SocketAddr, health: Health) -> v1::Hello {
         let positions = self.publisher.resources().positions();
         v1::Hello {
             version: env!("CARGO_PKG_VERSION").into(),
             cluster_id: self.publisher.resources().cluster_id().into(),
             authority: Some(positions.authority.into()),
             reachability: Some(positions.reachability.into()),
-            registration: Some(self.instance.registration(local, healthy, self.warnings.clone()).await),
+            registration: Some(self.instance.registration(local, health, self.warnings.clone()).await),
             upstreams: self.instance.upstreams.iter().map(ToString::to_string).collect(),
             understands: postern_api::understanding::ALL.iter().map(ToString::to_string).collect(),
         }
@@ -147,9 +148,9 @@ impl ControlClient {
                         session.send(sidecar_message::Message::Ack(ack))?;
                     }
                 }
-                Ok(()) = self.healthy.changed(), if !is_leaving => {
-                    let healthy = *self.healthy.borrow_and_update();
-                    self.tell_health(session, healthy).await?;
+                Ok(()) = self.health.changed(), if !is_leaving => {
+                    let health = self.health.borrow_and_update().clone();
+                    self.tell_health(session, health).await?;
                 }
                 _ = session.beats.tick() => self.beat(session)?,
                 () = sleep_until(session.answer_until.unwrap_or(heard)), if awaits_answer => {
@@ -271,18 +272,18 @@ impl ControlClient {
 
     fn beat(&self, session: &Session) -> Result<(), Ended> {
         session.send(sidecar_message::Message::Beat(v1::Beat {
-            healthy: *self.healthy.borrow(),
+            healthy: self.health.borrow().is_well,
             sidecar_time_ms: millis(std::time::SystemTime::now()),
             active_connections: u64::try_from(self.open_connections.load(Ordering::Relaxed)).unwrap_or(u64::MAX),
         }))
     }
 
-    /// A service that has just come up is registered again, since what it listens on is known only now.
-    async fn tell_health(&self, session: &mut Session, healthy: bool) -> Result<(), Ended> {
-        tracing::info!(healthy, "the service {}", if healthy { "accepts connections" } else { "does not accept connections" });
-        let before = std::mem::replace(&mut session.told_healthy, healthy);
-        if healthy && !before {
-            let registration = self.instance.registration(session.connection.local, healthy, self.warnings.clone()).await;
+    /// A service that has just come up is registered again, since what it listens on is known only now; and one whose
+    /// checks say something else, with what they say.
+    async fn tell_health(&self, session: &mut Session, health: Health) -> Result<(), Ended> {
+        let before = std::mem::replace(&mut session.told, health.clone());
+        if (health.is_well && !before.is_well) || health.checks != before.checks {
+            let registration = self.instance.registration(session.connection.local, health, self.warnings.clone()).await;
             session.send(sidecar_message::Message::Registration(registration))?;
         }
         self.beat(session)

@@ -404,6 +404,7 @@ impl Mesh {
                 transports: vec!["direct".to_owned(), "tunnel".to_owned()],
                 locality: String::new(),
                 meta: Arc::default(),
+                weight: 1,
             })
             .collect();
         let because = format!("intention {service} -> {upstream} ({})", if allowed { "allow" } else { "deny" });

@@ -34,6 +34,21 @@ pub(crate) fn cheaper_of_two<R: Rng + ?Sized>(
     Some(other.filter(|other| cost(*other) < cost(one)).unwrap_or(one))
 }
 
+/// Of two random accepted places the second where it costs less, for itself and for what it weighs: where nothing is busy
+/// the first stays, and shares are those of the draws; where all are, the work is shared by weight.
+pub(crate) fn cheaper_by_weight<R: Rng + ?Sized>(
+    members: u32,
+    accepts: impl Fn(u32) -> bool,
+    cost: impl Fn(u32) -> f64,
+    share: impl Fn(u32) -> f64,
+    rng: &mut R,
+) -> Option<u32> {
+    let one = random(members, &accepts, rng)?;
+    let other = random(members, |place| place != one && accepts(place), rng);
+    let is_cheaper = |other: u32| cost(other) < cost(one) && cost(other) * share(one) < cost(one) * share(other);
+    Some(other.filter(|other| is_cheaper(*other)).unwrap_or(one))
+}
+
 /// The next accepted place after the one that was given last. A place that is passed over has had its turn, so that its turns
 /// fall to all others alike and not to the next one.
 pub(crate) fn next(members: u32, accepts: impl Fn(u32) -> bool, turn: &AtomicUsize) -> Option<u32> {

@@ -12,6 +12,8 @@ use crate::settings::Policy;
 pub(crate) struct Group {
     /// Nearest first.
     members: Box<[u32]>,
+    /// What each member weighs beside the heaviest, from 0 to 1; none where all weigh the same.
+    shares: Option<Box<[f64]>>,
     /// From the nearest members to all of them; at least one.
     levels: Box<[Level]>,
     /// The level to pick from and the generation of ejections in which it was found.
@@ -37,8 +39,14 @@ const NO_LEVEL: u32 = u32::MAX;
 
 impl Group {
     /// `members` nearest first; `ends` says how many of them are in each level, in rising order, the last: all of them. `id`
-    /// gives the id of a member.
-    pub(crate) fn new<'i>(members: Vec<u32>, ends: &[usize], rule: Rule, id: impl Fn(u32) -> &'i str) -> Self {
+    /// gives the id of a member, `weight` what it weighs.
+    pub(crate) fn new<'i>(
+        members: Vec<u32>,
+        ends: &[usize],
+        rule: Rule,
+        id: impl Fn(u32) -> &'i str,
+        weight: impl Fn(u32) -> u32,
+    ) -> Self {
         let mut ends: Vec<usize> = ends.iter().copied().filter(|end| *end > 0).collect();
         ends.dedup();
         let level = |end: usize| {
@@ -46,7 +54,8 @@ impl Group {
             Level { members: end as u32, picker: Picker::new(rule.policy, ids, rule.start) }
         };
         let levels = ends.into_iter().map(level).collect();
-        Self { members: members.into(), levels, chosen: AtomicU64::new(u64::MAX) }
+        let shares = shares(&members, weight);
+        Self { members: members.into(), shares, levels, chosen: AtomicU64::new(u64::MAX) }
     }
 
     /// Whether any member is usable.
@@ -93,7 +102,12 @@ impl Group {
     ) -> Option<u32> {
         // Places that a picker gives are below `level.members`, and so below the number of members.
         let index = |place: u32| self.members[place as usize];
-        level.picker.pick(level.members, key, |place| accepts(index(place)), |place| cost(index(place)), rng).map(index)
+        let (accepts, cost) = (|place| accepts(index(place)), |place| cost(index(place)));
+        let picked = match &self.shares {
+            None => level.picker.pick(level.members, key, accepts, cost, rng),
+            Some(shares) => level.picker.pick_by_weight(level.members, key, accepts, cost, |place| shares[place as usize], rng),
+        };
+        picked.map(index)
     }
 
     /// The nearest level of which at least half is usable; if there is none, all members as long as any is usable. Counted
@@ -117,6 +131,16 @@ impl Group {
         self.chosen.store((u64::from(generation) << 32) | u64::from(level), Ordering::Relaxed);
         found.and_then(|found| self.levels.get(found))
     }
+}
+
+/// What each member weighs beside the heaviest.
+fn shares(members: &[u32], weight: impl Fn(u32) -> u32) -> Option<Box<[f64]>> {
+    let weights: Vec<u32> = members.iter().map(|member| weight(*member)).collect();
+    let heaviest = weights.iter().copied().max().filter(|heaviest| *heaviest > 0)?;
+    if weights.iter().all(|weight| *weight == heaviest) {
+        return None;
+    }
+    Some(weights.iter().map(|weight| f64::from(*weight) / f64::from(heaviest)).collect())
 }
 
 /// How members are told apart, by their index in the list of the service.

@@ -17,6 +17,11 @@ pub trait Instance {
 
     /// The ports that it serves.
     fn ports(&self) -> impl Iterator<Item = &PortName>;
+
+    /// What it gets beside the others: twice the weight, twice the requests. 0: only what no other can take.
+    fn weight(&self) -> u32 {
+        1
+    }
 }
 
 /// The sidecar that picks.

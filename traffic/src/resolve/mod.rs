@@ -306,7 +306,8 @@ impl<I: Instance> Grouping<'_, I> {
         let within = |nearness: Nearness| members.partition_point(|index| near(*index) <= nearness);
         let ends = [within(Nearness::Zone), within(Nearness::Region), members.len()];
         let rule = Rule { policy: self.settings.balancer.policy, start: self.caller.seed };
-        Group::new(members, &ends, rule, id)
+        let weight = |index: u32| self.targets[index as usize].instance.weight();
+        Group::new(members, &ends, rule, id, weight)
     }
 
     /// All are alike where locality does not count.

@@ -61,7 +61,12 @@ pub async fn by_hash<T: Serialize>(
             }
         }
     }
-    Ok(Answer::json(call, &content.value)?.hashed(&content.hash))
+    let mut value = serde_json::to_value(&content.value).map_err(ConsulError::internal)?;
+    // Some answers have the hash in them, too.
+    if let Some(place) = value.get_mut("ContentHash") {
+        *place = content.hash.clone().into();
+    }
+    Ok(Answer::json(call, &value)?.hashed(&content.hash))
 }
 
 struct Hashed<T> {

@@ -10,22 +10,29 @@
 //! | `call`, `body`, `fields`, `duration` | what a request says |
 //! | `answer`, `error` | how it is answered |
 //! | `blocking` | answers that wait for something newer |
+//! | `filter`, `shape` | `?filter=`, and how nodes, instances and checks are written |
+//! | `agent`, `catalog`, `health` | what can be found, and what registers |
 //! | `absent` | what Consul has and is not here: 501 |
 //! | `acl`, `event`, `kv`, `operator`, `session`, `snapshot`, `status`, `txn` | the routes |
 
 mod absent;
 mod acl;
+pub mod agent;
 pub mod answer;
 pub mod blocking;
 pub mod body;
 pub mod call;
+mod catalog;
 pub mod duration;
 pub mod error;
 mod event;
 pub mod fields;
+pub mod filter;
+mod health;
 mod kv;
 mod operator;
 mod session;
+mod shape;
 mod snapshot;
 mod status;
 mod txn;
@@ -111,6 +118,9 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/v1/acl/role/name/{name}", get(acl::named_role))
         .route("/v1/acl/role/{id}", get(acl::read_role).put(acl::update_role).delete(acl::delete_role))
         .route("/v1/snapshot", get(snapshot::save).put(snapshot::restore))
+        .merge(agent::routes())
+        .merge(catalog::routes())
+        .merge(health::routes())
         .merge(absent::routes())
 }
 
