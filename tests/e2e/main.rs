@@ -27,6 +27,7 @@ mod lifecycle;
 mod lossy_link;
 mod nginx;
 mod objects;
+mod openapi;
 mod outage;
 mod own_ca;
 mod paths;

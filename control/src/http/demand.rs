@@ -59,7 +59,7 @@ pub fn of(method: &Method, path: &str) -> Demand {
     let segments: Vec<Cow<'_, str>> = path.strip_prefix('/').unwrap_or_default().split('/').map(decoded).collect();
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     let subject = match segments.as_slice() {
-        ["v1", "mesh"] if reads => return Demand::Nothing,
+        ["v1", "mesh" | "openapi.json"] if reads => return Demand::Nothing,
         ["metrics"] | ["v1", "prometheus", "targets"] if reads => return Demand::NothingOnLoopback,
         ["v1", "intentions"] if reads => Subject::Intentions(String::new()),
         ["v1", "intentions"] => Subject::AllIntentions,

@@ -11,6 +11,7 @@
 //! | `host`, `auth`, `demand`, `input`, `error` | what every request passes |
 //! | `consul` | the routes of Consul's API |
 //! | `intentions`, `tokens`, `services`, `service_config`, `status` | the routes |
+//! | `openapi` | what describes them |
 
 pub mod auth;
 pub mod certificate;
@@ -20,6 +21,7 @@ mod error;
 pub mod host;
 mod input;
 mod intentions;
+mod openapi;
 pub mod serve;
 mod service_config;
 mod services;
@@ -116,6 +118,7 @@ type Shared = State<Arc<Api>>;
 pub fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/v1/mesh", get(status::mesh))
+        .route("/v1/openapi.json", get(openapi::document))
         .route("/v1/intentions", get(intentions::list).put(intentions::apply))
         .route("/v1/intentions/{source}/{destination}", get(intentions::get).put(intentions::set).delete(intentions::delete))
         .route("/v1/default-policy", put(intentions::set_default))
