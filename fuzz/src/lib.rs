@@ -5,6 +5,7 @@
 //! file of `corpus/`, so that each `cargo test` replays what fuzzing has found.
 
 mod access;
+mod consul;
 mod dns;
 mod frames;
 mod framing;
@@ -44,6 +45,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 pub use access::access_policy;
+pub use consul::{consul_request, stored_key};
 pub use dns::dns_message;
 pub use frames::http2_frames;
 pub use framing::http1_framing;
@@ -62,6 +64,8 @@ pub type Parser = fn(&[u8]);
 /// Each parser, by the name of its fuzz target and of its folder in `corpus/`.
 pub const PARSERS: &[(&str, Parser)] = &[
     ("intentions_file", intentions_file),
+    ("consul_request", consul_request),
+    ("stored_key", stored_key),
     ("intention_wire", intention_wire),
     ("settings_file", settings_file),
     ("settings_wire", settings_wire),

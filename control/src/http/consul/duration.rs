@@ -7,7 +7,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     let text = text.trim();
     let text = text.strip_prefix('+').unwrap_or(text);
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return text.parse().ok().map(Duration::from_secs);
+        return part(text, "s");
     }
     let mut rest = text;
     let mut total = Duration::ZERO;

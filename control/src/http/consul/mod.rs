@@ -35,7 +35,7 @@ mod session;
 mod shape;
 mod snapshot;
 mod status;
-mod txn;
+pub mod txn;
 
 use std::sync::Arc;
 

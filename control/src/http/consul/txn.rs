@@ -43,13 +43,7 @@ struct TxnError {
 /// `PUT /v1/txn`
 pub(super) async fn apply(State(api): Shared, call: Call, request: Request) -> Result<Answer, ConsulError> {
     let body = body::read(request.into_body(), BODY_LIMIT).await?;
-    let ops: Vec<Value> =
-        serde_json::from_slice(&body).map_err(|error| ConsulError::bad_request(format!("Failed to parse body: {error}")))?;
-    if ops.len() > MAX_OPS {
-        let text = format!("Transaction contains too many operations ({} > {MAX_OPS})", ops.len());
-        return Err(ConsulError::new(StatusCode::PAYLOAD_TOO_LARGE, text));
-    }
-    let ops = ops.into_iter().map(op_of).collect::<Result<Vec<_>, _>>()?;
+    let ops = operations(&body)?;
     let denied: Vec<TxnError> = ops.iter().enumerate().filter_map(|(index, op)| denial(&call, index, op)).collect();
     if !denied.is_empty() {
         return Answer::json(&call, &TxnAnswer { results: None, errors: Some(denied) })
@@ -67,6 +61,20 @@ pub(super) async fn apply(State(api): Shared, call: Call, request: Request) -> R
             Ok(if reads_only { answer.at(revision) } else { answer })
         }
     }
+}
+
+/// The operations that a body asks for, at most 128, with keys and values that may be stored.
+///
+/// # Errors
+/// 400, 413 and 501 for what is not understood, too large or not there.
+pub fn operations(body: &[u8]) -> Result<Vec<KvOp>, ConsulError> {
+    let ops: Vec<Value> =
+        serde_json::from_slice(body).map_err(|error| ConsulError::bad_request(format!("Failed to parse body: {error}")))?;
+    if ops.len() > MAX_OPS {
+        let text = format!("Transaction contains too many operations ({} > {MAX_OPS})", ops.len());
+        return Err(ConsulError::new(StatusCode::PAYLOAD_TOO_LARGE, text));
+    }
+    ops.into_iter().map(op_of).collect()
 }
 
 fn op_of(value: Value) -> Result<KvOp, ConsulError> {
