@@ -15,6 +15,8 @@ use crate::store::{self, Compare, Op, Txn};
 pub(super) struct Draft {
     pub txn: Txn,
     pub needs_to_be_alone: bool,
+    /// Bytes of the keys and values that are put, whatever they replace.
+    pub adds: u64,
 }
 
 /// What of an evaluation depends on the view; taken while the view is read.
@@ -60,7 +62,9 @@ impl Plan {
             Pending::Gone => Op::delete(kv_key(&key)),
             Pending::Put(entry) => Op::put(kv_key(&key), sealed(seal, cluster_id, &key, entry).encode()),
         }));
-        Draft { txn, needs_to_be_alone: self.needs_to_be_alone }
+        let put = txn.then.iter().map(|op| if let Op::Put { key, value, .. } = op { key.len() + value.len() } else { 0 });
+        let adds = put.sum::<usize>() as u64;
+        Draft { txn, needs_to_be_alone: self.needs_to_be_alone, adds }
     }
 }
 

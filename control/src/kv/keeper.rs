@@ -26,6 +26,8 @@ const TURNS: usize = 256;
 /// Keys that are given up in one transaction when a session ends, and their bytes.
 const RELEASED_AT_ONCE: usize = 64;
 const RELEASED_BYTES: usize = 512 << 10;
+/// Bytes of all keys and values: they are held in memory.
+const MAX_TOTAL_BYTES: u64 = 1 << 30;
 /// Sessions that are ended at the same time; the store commits them as groups.
 const ENDED_AT_ONCE: usize = 64;
 
@@ -35,6 +37,9 @@ pub enum KvError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no room for more.
+    #[error("the key-value store is full: all keys and values together have at most {MAX_TOTAL_BYTES} bytes; delete some")]
+    Full,
     /// A value cannot be opened.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -46,6 +51,7 @@ pub struct KeyValues {
     mirror: Arc<Mirror>,
     seal: Arc<SealKey>,
     cluster_id: String,
+    max_bytes: u64,
     /// Every change holds it for reading, one that must be alone for writing.
     gate: RwLock<()>,
     turns: Vec<tokio::sync::Mutex<()>>,
@@ -59,12 +65,18 @@ pub struct KeyValues {
 impl KeyValues {
     /// The keys of this store.
     pub fn new(store: Arc<dyn Store>, mirror: Arc<Mirror>, seal: Arc<SealKey>) -> Arc<Self> {
+        Self::with_room(store, mirror, seal, MAX_TOTAL_BYTES)
+    }
+
+    /// As [`KeyValues::new`], with room for so many bytes of keys and values.
+    pub(super) fn with_room(store: Arc<dyn Store>, mirror: Arc<Mirror>, seal: Arc<SealKey>, max_bytes: u64) -> Arc<Self> {
         let cluster_id = mirror.read(|view| view.cluster.cluster_id.clone());
         Arc::new(Self {
             store,
             mirror,
             seal,
             cluster_id,
+            max_bytes,
             gate: RwLock::default(),
             turns: (0..TURNS).map(|_| tokio::sync::Mutex::default()).collect(),
             hasher: RandomState::new(),
@@ -107,6 +119,9 @@ impl KeyValues {
             if draft.txn.then.is_empty() {
                 outcome.commit_nothing();
                 return Ok(outcome);
+            }
+            if draft.adds > 0 && self.mirror.read(|view| view.kv.bytes()) + draft.adds > self.max_bytes {
+                return Err(KvError::Full);
             }
             if draft.needs_to_be_alone && !is_alone {
                 is_alone = true;

@@ -21,6 +21,10 @@ struct Plane {
 }
 
 async fn plane() -> Plane {
+    plane_with_room(1 << 30).await
+}
+
+async fn plane_with_room(bytes: u64) -> Plane {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let cluster = ClusterRecord {
         cluster_id: "c".into(),
@@ -31,7 +35,7 @@ async fn plane() -> Plane {
     };
     store.txn(Txn::new().then(Op::put(records::cluster_key(), records::encode(&cluster).unwrap()))).await.unwrap();
     let mirror = Mirror::start(Arc::clone(&store)).await.unwrap();
-    let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), Arc::new(SealKey::in_memory()));
+    let keys = KeyValues::with_room(Arc::clone(&store), Arc::clone(&mirror), Arc::new(SealKey::in_memory()), bytes);
     let sessions = Sessions::start(store, Arc::clone(&mirror), Arc::clone(&keys), SessionSettings::default());
     Plane { mirror, keys, sessions }
 }
@@ -209,4 +213,13 @@ async fn a_session_ends_with_its_node_and_with_its_checks_and_with_no_others() {
     assert!(!is_locked(&plane, "node-check").await && !is_locked(&plane, "service-check").await);
     assert_eq!(plane.mirror.read(|view| view.sessions.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>()), [kept]);
     assert!(is_locked(&plane, "kept").await);
+}
+
+#[tokio::test]
+async fn a_store_that_is_full_takes_no_more_until_something_is_deleted() {
+    let plane = plane_with_room(2000).await;
+    plane.keys.apply(&[set("a", &"x".repeat(1200))]).await.unwrap();
+    assert!(matches!(plane.keys.apply(&[set("b", &"x".repeat(1200))]).await, Err(KvError::Full)));
+    plane.keys.apply(&[KvOp::Delete("a".into())]).await.unwrap();
+    plane.keys.apply(&[set("b", &"x".repeat(1200))]).await.unwrap();
 }

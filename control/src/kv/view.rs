@@ -14,6 +14,8 @@ const MAX_TOMBSTONES: usize = 4096;
 #[derive(Debug, Default)]
 pub struct KvView {
     entries: BTreeMap<Bytes, Entry>,
+    /// Of all keys and sealed values.
+    bytes: u64,
     /// The keys that each session holds.
     held: HashMap<String, BTreeSet<Bytes>>,
     /// When a key was deleted that does not exist now.
@@ -39,6 +41,11 @@ impl KvView {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// How many bytes all keys and sealed values have.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether there are none.
@@ -80,19 +87,15 @@ impl KvView {
 
     /// Takes a change in.
     pub(crate) fn put(&mut self, key: Bytes, value: Option<&Bytes>, revision: u64, create_revision: u64) {
-        if let Some(before) = self.entries.remove(&key)
-            && let Some(session) = &before.stored.session
-            && let Some(keys) = self.held.get_mut(session)
-        {
-            keys.remove(&key);
-            if keys.is_empty() {
-                self.held.remove(session);
-            }
+        if let Some(before) = self.entries.remove(&key) {
+            self.bytes = self.bytes.saturating_sub(size(&key, &before.stored));
+            self.let_go(&key, before.stored.session.as_deref());
         }
         let Some(value) = value else { return self.bury(key, revision) };
         match StoredEntry::decode(&key, value) {
             Ok(stored) => {
                 self.tombstones.remove(&key);
+                self.bytes += size(&key, &stored);
                 if let Some(session) = &stored.session {
                     self.held.entry(session.clone()).or_default().insert(key.clone());
                 }
@@ -102,6 +105,15 @@ impl KvView {
                 tracing::error!(%error, "ignoring a key");
                 self.bury(key, revision);
             }
+        }
+    }
+
+    fn let_go(&mut self, key: &Bytes, session: Option<&str>) {
+        let Some(session) = session else { return };
+        let Some(keys) = self.held.get_mut(session) else { return };
+        keys.remove(key);
+        if keys.is_empty() {
+            self.held.remove(session);
         }
     }
 
@@ -116,6 +128,10 @@ impl KvView {
             self.floor = self.floor.max(revision);
         }
     }
+}
+
+fn size(key: &Bytes, stored: &StoredEntry) -> u64 {
+    (key.len() + stored.sealed.len()) as u64
 }
 
 #[cfg(test)]
@@ -145,6 +161,20 @@ mod tests {
         assert_eq!(view.index_of(b"a"), 7, "a deletion is a change");
         put(&mut view, "a", 8);
         assert_eq!(view.index_of(b"a"), 8);
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_what_is_there() {
+        let mut view = KvView::default();
+        let sealed = |length: usize| StoredEntry { sealed: vec![0; length].into(), ..StoredEntry::nothing() }.encode();
+        view.put("ab".into(), Some(&sealed(10)), 2, 2);
+        view.put("c".into(), Some(&sealed(5)), 3, 3);
+        assert_eq!(view.bytes(), 18);
+        view.put("ab".into(), Some(&sealed(1)), 4, 2);
+        assert_eq!(view.bytes(), 9);
+        view.put("c".into(), None, 5, 0);
+        view.put("c".into(), None, 6, 0);
+        assert_eq!(view.bytes(), 3);
     }
 
     #[test]

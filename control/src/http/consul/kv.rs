@@ -215,6 +215,7 @@ impl From<KvError> for ConsulError {
     fn from(error: KvError) -> Self {
         match error {
             KvError::Store(error) => Self::from(error),
+            KvError::Full => Self::new(StatusCode::INSUFFICIENT_STORAGE, error.to_string()),
             KvError::Seal(error) => Self::internal(error),
         }
     }
