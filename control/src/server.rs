@@ -363,10 +363,8 @@ fn identity_settings(settings: &Settings) -> IdentitySettings {
 }
 
 fn session_settings(settings: &Settings) -> SessionSettings {
-    match settings.test_periods {
-        true => SessionSettings { min_ttl: Duration::from_secs(1) },
-        false => SessionSettings::default(),
-    }
+    let min_ttl = if settings.test_periods { Duration::from_secs(1) } else { SessionSettings::default().min_ttl };
+    SessionSettings { min_ttl, home: home(settings) }
 }
 
 fn brought_ca(settings: &Settings) -> Option<BroughtCa> {

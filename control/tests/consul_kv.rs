@@ -217,6 +217,7 @@ async fn a_thousand_queries_that_wait_for_one_key_are_all_answered() {
 #[tokio::test]
 async fn a_session_is_made_shown_and_destroyed() {
     let control = plane().await;
+    is(put(&control, "/v1/catalog/register", r#"{"Node":"host1","Address":"10.0.0.1"}"#).await, true);
     let id =
         session(&control, json!({ "Name": "leader", "Node": "host1", "TTL": "30s", "LockDelay": "5s", "Behavior": "delete" }))
             .await;
@@ -266,6 +267,56 @@ async fn a_lock_has_one_holder_and_is_counted() {
     is(put(&control, &format!("/v1/session/destroy/{second}"), "").await, true);
     let free = control.get("/v1/kv/lock").await.json();
     assert!(free[0].get("Session").is_none());
+    control.stop().await;
+}
+
+async fn register(control: &Control, node: &str, status: &str) {
+    let check = json!({ "Node": node, "CheckID": "disk", "Name": "disk", "Status": status });
+    let body = json!({ "Node": node, "Address": "10.0.0.1", "Check": check });
+    is(put(control, "/v1/catalog/register", &body.to_string()).await, true);
+}
+
+/// Ready when nobody holds the key any more.
+async fn freed(control: &Control, key: &str) {
+    let path = |index: u64| format!("/v1/kv/{key}?wait=60s&index={index}");
+    let follow = async {
+        let mut read = control.get(&path(0)).await;
+        while read.json()[0].get("Session").is_some() {
+            read = control.get(&path(index(&read))).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, follow).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_check_and_with_its_node() {
+    let control = plane().await;
+    register(&control, "host1", "passing").await;
+    register(&control, "host2", "passing").await;
+    let of = |node: &str, checks: Value| json!({ "Node": node, "NodeChecks": checks, "LockDelay": "0s" });
+    for (body, text) in [
+        (of("nowhere", json!([])), "Missing node registration"),
+        (of("host1", json!(["memory"])), "Missing check 'memory' registration"),
+    ] {
+        fails(&put(&control, "/v1/session/create", &body.to_string()).await, 500, text);
+    }
+    for (key, node, checks) in [
+        ("check", "host1", json!(["serfHealth", "disk"])),
+        ("node", "host2", json!(["serfHealth"])),
+        ("kept", "host1", json!(["serfHealth"])),
+    ] {
+        let id = session(&control, of(node, checks)).await;
+        is(put(&control, &format!("/v1/kv/{key}?acquire={id}"), "x").await, true);
+    }
+    register(&control, "host2", "critical").await;
+    register(&control, "host1", "critical").await;
+    freed(&control, "check").await;
+    assert!(control.get("/v1/kv/node").await.json()[0].get("Session").is_some(), "it does not live with that check");
+    let critical = of("host1", json!(["disk"])).to_string();
+    fails(&put(&control, "/v1/session/create", &critical).await, 500, "Check 'disk' is in critical state");
+    is(put(&control, "/v1/catalog/deregister", r#"{"Node":"host2"}"#).await, true);
+    freed(&control, "node").await;
+    assert!(control.get("/v1/kv/kept").await.json()[0].get("Session").is_some());
     control.stop().await;
 }
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::mirror::Mirror;
 use crate::records::{self, ClusterRecord};
 use crate::seal::SealKey;
-use crate::sessions::{Behaviour, NewSession, ServiceCheck, SessionSettings, Sessions};
+use crate::sessions::{Behaviour, NewSession, SessionSettings, Sessions};
 use crate::store::{MemoryStore, Op, Store, Txn};
 
 struct Plane {
@@ -43,7 +43,7 @@ async fn plane_with_room(bytes: u64) -> Plane {
 fn session(behaviour: Behaviour, lock_delay: Duration) -> NewSession {
     NewSession {
         name: String::new(),
-        node: "n".into(),
+        node: "localhost".into(),
         lock_delay,
         behaviour,
         ttl: None,
@@ -178,41 +178,6 @@ async fn a_value_in_another_keys_place_does_not_open() {
     let stored = plane.mirror.read(|view| view.kv.get(b"a").cloned()).unwrap().stored;
     assert!(plane.keys.open(b"b", &stored).is_err());
     assert!(!stored.sealed.windows(4).any(|window| window == b"of a"));
-}
-
-async fn is_locked(plane: &Plane, key: &str) -> bool {
-    plane.mirror.read(|view| view.kv.get(key.as_bytes()).is_some_and(|entry| entry.stored.session.is_some()))
-}
-
-async fn lock(plane: &Plane, key: &str, new: NewSession) -> String {
-    let id = plane.sessions.create(new).await.unwrap();
-    let op = KvOp::Lock { key: key.to_owned().into(), value: "x".into(), flags: 0, session: id.clone() };
-    assert!(matches!(plane.keys.apply(&[op]).await.unwrap(), Outcome::Done { .. }));
-    id
-}
-
-#[tokio::test]
-async fn a_session_ends_with_its_node_and_with_its_checks_and_with_no_others() {
-    let plane = plane().await;
-    let of = |node: &str, node_checks: &[&str], service_checks: &[&str]| NewSession {
-        node: node.into(),
-        node_checks: node_checks.iter().map(ToString::to_string).collect(),
-        service_checks: service_checks.iter().map(|id| ServiceCheck { id: id.to_string() }).collect(),
-        ..session(Behaviour::Release, Duration::ZERO)
-    };
-    lock(&plane, "node", of("lost", &[], &[])).await;
-    lock(&plane, "node-check", of("other", &["disk"], &[])).await;
-    lock(&plane, "service-check", of("other", &[], &["service:web"])).await;
-    let kept = lock(&plane, "kept", of("other", &["memory"], &["service:api"])).await;
-    plane.sessions.node_lost("lost").await.unwrap();
-    assert!(!is_locked(&plane, "node").await && is_locked(&plane, "node-check").await);
-    plane.sessions.check_lost("another", "disk").await.unwrap();
-    assert!(is_locked(&plane, "node-check").await, "a check of that name on another node");
-    plane.sessions.check_lost("other", "disk").await.unwrap();
-    plane.sessions.check_lost("other", "service:web").await.unwrap();
-    assert!(!is_locked(&plane, "node-check").await && !is_locked(&plane, "service-check").await);
-    assert_eq!(plane.mirror.read(|view| view.sessions.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>()), [kept]);
-    assert!(is_locked(&plane, "kept").await);
 }
 
 #[tokio::test]

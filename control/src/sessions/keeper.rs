@@ -10,9 +10,11 @@ use tokio::time::Instant;
 
 use super::deadlines::Deadlines;
 use super::record::{Behaviour, ServiceCheck, SessionRecord, session_key};
+use super::witness::{self, Missing};
 use crate::kv::{KeyValues, KvError};
 use crate::mirror::Mirror;
 use crate::records;
+use crate::registry::Home;
 use crate::store::{Compare, Op, Store, StoreError, Txn};
 
 /// How many sessions there may be.
@@ -32,11 +34,13 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct SessionSettings {
     /// How short a time to live may be.
     pub min_ttl: Duration,
+    /// The node of the control plane, which is always there.
+    pub home: Home,
 }
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        Self { min_ttl: Duration::from_secs(10) }
+        Self { min_ttl: Duration::from_secs(10), home: Home { node: "localhost".into(), address: "127.0.0.1".into() } }
     }
 }
 
@@ -65,6 +69,9 @@ pub enum SessionError {
     /// Something in it is not valid.
     #[error("{0}")]
     Invalid(String),
+    /// What it is to live with is not there.
+    #[error(transparent)]
+    Missing(#[from] Missing),
     /// There is no such session, or it has ended.
     #[error("Session id '{0}' not found")]
     NotFound(String),
@@ -90,12 +97,13 @@ pub struct Sessions {
     settings: SessionSettings,
     deadlines: Mutex<Deadlines>,
     look_now: Arc<Notify>,
-    sweeper: Mutex<Option<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Sessions {
     /// The sessions of this store: each with a time to live gets all of it from now.
     pub fn start(store: Arc<dyn Store>, mirror: Arc<Mirror>, keys: Arc<KeyValues>, settings: SessionSettings) -> Arc<Self> {
+        let changes = mirror.subscribe();
         let mut deadlines = Deadlines::default();
         let now = Instant::now();
         mirror.read(|view| {
@@ -112,9 +120,11 @@ impl Sessions {
             settings,
             deadlines: Mutex::new(deadlines),
             look_now: Arc::default(),
-            sweeper: Mutex::default(),
+            tasks: Mutex::default(),
         });
-        *sessions.sweeper.lock() = Some(tokio::spawn(sweep(Arc::downgrade(&sessions))));
+        let sweeper = tokio::spawn(sweep(Arc::downgrade(&sessions)));
+        let witness = tokio::spawn(witness::watch(Arc::downgrade(&sessions), changes));
+        sessions.tasks.lock().extend([sweeper, witness]);
         sessions
     }
 
@@ -140,6 +150,7 @@ impl Sessions {
             service_checks: new.service_checks,
             created_at: SystemTime::now(),
         };
+        self.mirror.read(|view| witness::look(view, &self.settings.home, &record))?;
         let key = session_key(&id);
         let txn = Txn::new().when(Compare::absent(key.clone())).then(Op::put(key, records::encode(&record)?));
         // Its time begins before it can be seen, or a caller that is gone would leave one without an end.
@@ -151,6 +162,11 @@ impl Sessions {
         if let Some(ttl) = record.time_to_live() {
             self.deadlines.lock().set(&id, ttl, Instant::now());
             self.look_now.notify_one();
+        }
+        // What it lives with may have been lost while it was made, before the watch could see it.
+        if let Err(missing) = self.mirror.read(|view| witness::look(view, &self.settings.home, &record)) {
+            self.end(vec![id]).await?;
+            return Err(missing.into());
         }
         Ok(id)
     }
@@ -179,26 +195,11 @@ impl Sessions {
         Ok(())
     }
 
-    /// A node is gone: its sessions end.
-    ///
-    /// # Errors
-    /// [`SessionError::Keys`].
-    pub async fn node_lost(&self, node: &str) -> Result<(), SessionError> {
-        self.end_those(|session| session.node == node).await
-    }
-
-    /// A check of a node is gone or critical: the sessions that live with it end.
-    ///
-    /// # Errors
-    /// [`SessionError::Keys`].
-    pub async fn check_lost(&self, node: &str, check: &str) -> Result<(), SessionError> {
-        self.end_those(|session| session.node == node && session.lives_with(check)).await
-    }
-
-    async fn end_those(&self, which: impl Fn(&SessionRecord) -> bool) -> Result<(), SessionError> {
+    /// Ends the sessions whose node or check is not there any more.
+    pub(super) async fn end_lost(&self) -> Result<(), SessionError> {
         let ids: Vec<String> = self.mirror.read(|view| {
-            let those = view.sessions.iter().filter(|(_, (record, _))| which(record));
-            those.map(|(id, _)| id.clone()).collect()
+            let lost = view.sessions.iter().filter(|(_, (record, _))| witness::look(view, &self.settings.home, record).is_err());
+            lost.map(|(id, _)| id.clone()).collect()
         });
         if ids.is_empty() { Ok(()) } else { self.end(ids).await }
     }
@@ -237,8 +238,8 @@ impl Sessions {
 
 impl Drop for Sessions {
     fn drop(&mut self) {
-        if let Some(sweeper) = self.sweeper.get_mut().take() {
-            sweeper.abort();
+        for task in self.tasks.get_mut().drain(..) {
+            task.abort();
         }
     }
 }

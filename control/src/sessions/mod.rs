@@ -9,13 +9,16 @@
 //! |---|---|
 //! | `record`, `view` | a session as stored, and all of them at one revision |
 //! | `deadlines` | when each ends unless it is renewed |
+//! | `witness` | whether the node and the checks of a session are there |
 //! | `keeper` | [`Sessions`]: made, renewed, ended |
 
 mod deadlines;
 mod keeper;
 mod record;
 mod view;
+mod witness;
 
 pub use self::keeper::{NewSession, SessionError, SessionSettings, Sessions};
 pub use self::record::{Behaviour, ServiceCheck, SessionRecord, session_key};
 pub use self::view::SessionsView;
+pub use self::witness::{Missing, NODE_CHECK};

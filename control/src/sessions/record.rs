@@ -61,9 +61,9 @@ impl SessionRecord {
         (self.ttl_ms != 0).then(|| Duration::from_millis(self.ttl_ms))
     }
 
-    /// Whether it lives with this check.
-    pub fn lives_with(&self, check: &str) -> bool {
-        self.node_checks.iter().any(|id| id == check) || self.service_checks.iter().any(|other| other.id == check)
+    /// The ids of all checks that it lives with.
+    pub fn checks(&self) -> impl Iterator<Item = &String> {
+        self.node_checks.iter().chain(self.service_checks.iter().map(|check| &check.id))
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) async fn raft_configuration(State(api): Shared, call: Call) -> Result
     let (id, index) = api.mirror.read(|view| (view.cluster.cluster_id.clone(), view.revision));
     let server = json!({
         "ID": id,
-        "Node": api.surroundings.host,
+        "Node": api.registry.home().node,
         "Address": api.grpc_address,
         "Leader": true,
         "ProtocolVersion": "3",

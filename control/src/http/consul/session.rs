@@ -15,14 +15,12 @@ use super::error::ConsulError;
 use super::fields::Fields;
 use crate::acl::{Access, Resource};
 use crate::mirror::Topic;
-use crate::sessions::{Behaviour, NewSession, ServiceCheck, SessionError, SessionRecord};
+use crate::sessions::{Behaviour, NODE_CHECK, NewSession, ServiceCheck, SessionError, SessionRecord};
 
 /// The lock-delay of a session that says none.
 const LOCK_DELAY: Duration = Duration::from_secs(15);
 /// Numbers below are seconds, others nanoseconds: how Consul tells them apart.
 const SECONDS_BELOW: u64 = 1000;
-/// The check that every node has: whether it lives.
-const NODE_CHECK: &str = "serfHealth";
 
 /// A session as Consul's API writes it.
 #[derive(Debug, Serialize)]
@@ -97,7 +95,7 @@ fn wanted(api: &Api, body: &Fields) -> Result<NewSession, ConsulError> {
     let service_check = |value: &serde_json::Value| Ok(ServiceCheck { id: Fields::of(value.clone())?.text("ID")? });
     Ok(NewSession {
         name: body.text("Name")?,
-        node: if node.is_empty() { api.surroundings.host.clone() } else { node },
+        node: if node.is_empty() { api.registry.home().node.clone() } else { node },
         lock_delay: lock_delay(body)?,
         behaviour: match body.text("Behavior")?.as_str() {
             "" | "release" => Behaviour::Release,
@@ -191,7 +189,7 @@ impl From<SessionError> for ConsulError {
         match error {
             SessionError::Invalid(text) => Self::bad_request(text),
             SessionError::NotFound(_) => Self::not_found(error.to_string()),
-            SessionError::TooMany => Self::refused(error.to_string()),
+            SessionError::Missing(_) | SessionError::TooMany => Self::refused(error.to_string()),
             SessionError::Keys(error) => Self::from(error),
             SessionError::Store(error) => Self::from(error),
             SessionError::Unwritable(error) => Self::internal(error),
