@@ -2,6 +2,7 @@
 
 pub mod acl;
 pub mod control;
+pub mod import;
 pub mod intention;
 pub mod kv;
 pub mod plain;
@@ -82,7 +83,7 @@ More:
   acl         Who may use the API: tokens, policies, roles
   job         Jobs of processes with sidecars (not built yet)
   snapshot    Save and restore the store
-  import      Take over intentions from another mesh (not built yet)
+  import      Take over what a Consul has
   completions Completions for your shell
 
 Options:
@@ -140,8 +141,8 @@ pub enum Command {
     Graph(unbuilt::Rest),
     /// What is wrong, and what to do; exit code 1 when something hurts now
     Doctor(OutputArgs),
-    /// Take over intentions from another mesh (not built yet)
-    Import(unbuilt::Rest),
+    /// Take over what another system has
+    Import(import::ImportArgs),
     /// Prints completions for a shell
     Completions {
         /// Which shell.

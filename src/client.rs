@@ -16,8 +16,9 @@ use serde::de::DeserializeOwned;
 
 use crate::credential::Secret;
 use crate::outcome::Failure;
-use connection::{Sender, Target};
-pub use find::Finder;
+use connection::Sender;
+pub use connection::Target;
+pub use find::{Finder, target};
 
 /// The longest answer that is read.
 const ANSWER_LIMIT: usize = 513 << 20;

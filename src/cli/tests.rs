@@ -101,7 +101,7 @@ tail --service web
 top
 graph
 doctor
-import consul
+import consul --from http://127.0.0.1:8500 --from kv.json --consul-default allow --dry-run
 completions bash
 reference
 demo-service --name web --listen 127.0.0.1:0";

@@ -103,7 +103,7 @@ fn written_credential(data_dir: &Path) -> Result<Option<Secret>, Failure> {
 }
 
 /// `http(s)://HOST:PORT`, or an ADDR: plain on loopback, TLS elsewhere.
-fn target(text: &str, ca_file: Option<&Path>) -> Result<Target, Failure> {
+pub fn target(text: &str, ca_file: Option<&Path>) -> Result<Target, Failure> {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest.trim_end_matches('/')),
         None => (None, text),

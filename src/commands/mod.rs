@@ -7,6 +7,7 @@ mod control;
 mod demo_service;
 mod dev;
 mod doctor;
+mod import;
 mod input_file;
 mod intention;
 mod kv;
@@ -90,7 +91,7 @@ fn dispatch(loaded: Loaded, arguments: Vec<OsString>) -> Outcome {
         Command::Tail(_) => unbuilt::unbuilt("`meshctl tail`"),
         Command::Top(_) => unbuilt::unbuilt("`meshctl top`"),
         Command::Graph(_) => unbuilt::unbuilt("`meshctl graph`"),
-        Command::Import(_) => unbuilt::unbuilt("`meshctl import`"),
+        Command::Import(args) => ask(import::import(args)),
     }
 }
 

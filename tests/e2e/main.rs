@@ -21,6 +21,7 @@ mod http_headers;
 mod http_limits;
 mod http_live;
 mod https;
+mod import;
 mod jwt;
 mod kills;
 mod lifecycle;

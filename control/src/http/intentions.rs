@@ -122,7 +122,7 @@ pub(super) async fn decide(
 }
 
 /// What the sidecars of a service are told of it. Settings that cannot be read count for nothing there either.
-fn called_service(view: &View, service: &ServiceName) -> CalledService {
+pub(super) fn called_service(view: &View, service: &ServiceName) -> CalledService {
     let paths = view.settings.of(service).map(ServiceSettings::paths).unwrap_or_default();
     CalledService { protocol: view.protocol(service), paths }
 }

@@ -34,6 +34,8 @@ pub struct View {
     pub cluster: ClusterRecord,
     /// The verdict where no intention matches: deny until one was stored.
     pub default: (DefaultPolicy, u64),
+    /// The revision of the last change of an intention or of the default.
+    pub policy_revision: u64,
     /// Intentions, permanent and temporary.
     pub intentions: BTreeMap<PairKey, (IntentionRecord, u64)>,
     /// Intentions that this version cannot read, and why: they deny their pair.
@@ -75,6 +77,7 @@ impl View {
             revision: 0,
             cluster,
             default: (DefaultPolicy::Deny, 0),
+            policy_revision: 0,
             intentions: BTreeMap::new(),
             not_understood: BTreeMap::new(),
             tokens: BTreeMap::new(),
@@ -195,6 +198,8 @@ impl View {
         }
         view.revision = revision;
         view.catalog.loaded_at(revision);
+        // What was deleted before is not known by name.
+        view.policy_revision = revision;
         Ok(view)
     }
 
@@ -245,12 +250,14 @@ impl View {
                 // An unreadable default denies.
                 let policy = readable(key, value).map_or(DefaultPolicy::Deny, |record: DefaultRecord| record.policy);
                 self.default = (policy, revision);
+                self.policy_revision = revision;
                 *self.rules.get_mut() = None;
             }
             RecordKey::Intention(pair) => {
                 if !self.put_intention(pair, key, value, revision, change) {
                     return;
                 }
+                self.policy_revision = revision;
             }
             RecordKey::Token(hash) => set(&mut self.tokens, hash, readable(key, value)),
             RecordKey::Issuance(serial) => set(&mut self.issuances, serial, readable(key, value)),

@@ -13,7 +13,7 @@
 //! | `filter`, `shape` | `?filter=`, and how nodes, instances and checks are written |
 //! | `agent`, `catalog`, `health` | what can be found, and what registers |
 //! | `absent` | what Consul has and is not here: 501 |
-//! | `acl`, `event`, `kv`, `operator`, `session`, `snapshot`, `status`, `txn` | the routes |
+//! | `acl`, `connect`, `event`, `intentions`, `kv`, `operator`, `session`, `snapshot`, `status`, `txn` | the routes |
 
 mod absent;
 mod acl;
@@ -23,12 +23,14 @@ pub mod blocking;
 pub mod body;
 pub mod call;
 mod catalog;
+mod connect;
 pub mod duration;
 pub mod error;
 mod event;
 pub mod fields;
 pub mod filter;
 mod health;
+mod intentions;
 mod kv;
 mod operator;
 mod session;
@@ -42,7 +44,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 
 use self::error::ConsulError;
 use super::Api;
@@ -121,6 +123,16 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .merge(agent::routes())
         .merge(catalog::routes())
         .merge(health::routes())
+        .route("/v1/connect/intentions", get(intentions::list).post(intentions::create))
+        .route("/v1/connect/intentions/match", get(intentions::matching))
+        .route("/v1/connect/intentions/check", get(intentions::check))
+        .route("/v1/connect/intentions/exact", get(intentions::exact).put(intentions::set_exact).delete(intentions::delete_exact))
+        .route("/v1/connect/intentions/{id}", get(intentions::by_id).put(intentions::set_by_id).delete(intentions::delete_by_id))
+        .route("/v1/connect/ca/roots", get(connect::roots))
+        .route("/v1/connect/ca/configuration", get(connect::configuration).put(connect::set_configuration))
+        .route("/v1/agent/connect/ca/roots", get(connect::roots))
+        .route("/v1/agent/connect/ca/leaf/{service}", get(connect::leaf))
+        .route("/v1/agent/connect/authorize", post(connect::authorize))
         .merge(absent::routes())
 }
 
