@@ -219,7 +219,7 @@ impl Control {
         })?;
         let stop = CancellationToken::new();
         let (dns, dns_problem) = match sockets.dns {
-            Ok(listener) => (listener.map(|listener| serve_dns(listener, &mirror, settings)).transpose()?, None),
+            Ok(listener) => (listener.map(|listener| serve_dns(listener, &mirror, &mesh, settings)).transpose()?, None),
             Err(problem) => (None, Some(problem)),
         };
         let api = Api {
@@ -338,9 +338,15 @@ async fn bind_dns(listen: &DnsListen) -> Result<Result<Option<DnsListener>, Stri
     }
 }
 
-fn serve_dns(listener: DnsListener, mirror: &Arc<Mirror>, settings: &Settings) -> Result<DnsServer, DnsError> {
+fn serve_dns(
+    listener: DnsListener,
+    mirror: &Arc<Mirror>,
+    mesh: &MeshService,
+    settings: &Settings,
+) -> Result<DnsServer, DnsError> {
+    let catalog = Arc::new(dns::Registered::new(Arc::clone(mirror), mesh.registry()));
     let recursors = settings.recursors.iter().map(|recursor| recursor.0).collect();
-    DnsServer::start(listener, Arc::clone(mirror) as Arc<dyn dns::Catalog + Send + Sync>, recursors)
+    DnsServer::start(listener, catalog, recursors)
 }
 
 async fn resolve(address: &Address) -> Result<SocketAddr, ControlError> {

@@ -42,6 +42,7 @@ const READ_WEB: &str = "service \"web\" { policy = \"read\" }";
 const WRITE_WEB: &str = "service \"web\" { policy = \"write\" }";
 const WRITE_OTHER: &str = "service_prefix \"\" { policy = \"write\" } service \"web\" { policy = \"read\" } operator = \"read\"";
 const NO_SERVICES: &str = "key_prefix \"\" { policy = \"write\" } operator = \"write\" acl = \"write\"";
+const READ_NODES: &str = "node_prefix \"\" { policy = \"read\" }";
 const UNKNOWN: &str = "00000000-0000-4000-8000-000000000000";
 
 const CASES: &[Case] = &[
@@ -253,6 +254,43 @@ const CASES: &[Case] = &[
         WRITE_WEB,
         WRITE_OTHER,
     ),
+    case("GET", "/v1/catalog/datacenters", "", READ_NODES, NO_SERVICES),
+    case("GET", "/v1/catalog/nodes", "", READ_NODES, NO_SERVICES),
+    case("GET", "/v1/catalog/services", "", READ_WEB, NO_SERVICES),
+    case("GET", "/v1/catalog/service/web", "", READ_WEB, "service \"api\" { policy = \"write\" }"),
+    case("GET", "/v1/catalog/connect/web", "", READ_WEB, "service \"api\" { policy = \"write\" }"),
+    case("GET", "/v1/catalog/node/n1", "", "node \"n1\" { policy = \"read\" }", "node \"n2\" { policy = \"write\" }"),
+    case("GET", "/v1/catalog/node-services/n1", "", "node \"n1\" { policy = \"read\" }", "node \"n2\" { policy = \"write\" }"),
+    case(
+        "PUT",
+        "/v1/catalog/register",
+        r#"{"Node":"n1","Address":"10.0.0.1","Service":{"Service":"web"}}"#,
+        "node \"n1\" { policy = \"write\" } service \"web\" { policy = \"write\" }",
+        "node \"n1\" { policy = \"write\" } service \"web\" { policy = \"read\" }",
+    ),
+    case("PUT", "/v1/catalog/deregister", r#"{"Node":"n1"}"#, "node \"n1\" { policy = \"write\" }", READ_NODES),
+    case("GET", "/v1/health/node/n1", "", "node \"n1\" { policy = \"read\" }", "node \"n2\" { policy = \"write\" }"),
+    case("GET", "/v1/health/checks/web", "", READ_WEB, "service \"api\" { policy = \"write\" }"),
+    case("GET", "/v1/health/service/web", "", READ_WEB, "service \"api\" { policy = \"write\" }"),
+    case("GET", "/v1/health/connect/web", "", READ_WEB, "service \"api\" { policy = \"write\" }"),
+    case("GET", "/v1/health/state/any", "", READ_NODES, NO_SERVICES),
+    case("GET", "/v1/agent/self", "", "agent_prefix \"\" { policy = \"read\" }", NO_SERVICES),
+    case("GET", "/v1/agent/members", "", READ_NODES, NO_SERVICES),
+    case("PUT", "/v1/agent/maintenance?enable=false", "", "node_prefix \"\" { policy = \"write\" }", READ_NODES),
+    case("GET", "/v1/agent/services", "", READ_WEB, NO_SERVICES),
+    case("PUT", "/v1/agent/service/register", r#"{"Name":"web"}"#, WRITE_WEB, WRITE_OTHER),
+    case("PUT", "/v1/agent/service/deregister/web", "", WRITE_WEB, WRITE_OTHER),
+    case("PUT", "/v1/agent/service/maintenance/web?enable=true", "", WRITE_WEB, WRITE_OTHER),
+    case("GET", "/v1/agent/service/web", "", READ_WEB, "service \"api\" { policy = \"write\" }"),
+    case("GET", "/v1/agent/checks", "", READ_WEB, NO_SERVICES),
+    case("PUT", "/v1/agent/check/register", r#"{"Name":"c","TTL":"10s"}"#, "node_prefix \"\" { policy = \"write\" }", READ_NODES),
+    case("PUT", "/v1/agent/check/deregister/c", "", "node_prefix \"\" { policy = \"write\" }", READ_NODES),
+    case("PUT", "/v1/agent/check/pass/c", "", "node_prefix \"\" { policy = \"write\" }", READ_NODES),
+    case("PUT", "/v1/agent/check/warn/c", "", "node_prefix \"\" { policy = \"write\" }", READ_NODES),
+    case("PUT", "/v1/agent/check/fail/c", "", "node_prefix \"\" { policy = \"write\" }", READ_NODES),
+    case("PUT", "/v1/agent/check/update/c", r#"{"Status":"passing"}"#, "node_prefix \"\" { policy = \"write\" }", READ_NODES),
+    case("GET", "/v1/agent/health/service/name/web", "", READ_WEB, "service \"api\" { policy = \"write\" }"),
+    case("GET", "/v1/agent/health/service/id/web", "", READ_WEB, "service \"api\" { policy = \"write\" }"),
     case("PUT", "/v1/acl/bootstrap", "", WRITE_ACL, READ_ACL),
     case("GET", "/v1/acl/tokens", "", READ_ACL, EVERYTHING_ELSE),
     case("PUT", "/v1/acl/token", "{}", WRITE_ACL, READ_ACL),
@@ -276,7 +314,7 @@ const CASES: &[Case] = &[
 ];
 
 /// Routes that tell nothing that is not for everyone.
-const OPEN: &[&str] = &["/v1/mesh", "/metrics", "/v1/prometheus/targets"];
+const OPEN: &[&str] = &["/v1/mesh", "/v1/openapi.json", "/metrics", "/v1/prometheus/targets"];
 
 async fn with_secret(control: &Control, method: &str, path: &str, secret: &str, body: &str) -> Answer {
     let bearer = format!("Bearer {secret}");
@@ -310,7 +348,7 @@ fn fits(template: &str, path: &str) -> bool {
 fn routes() -> Vec<(String, String)> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http");
     let mut routes = Vec::new();
-    for file in ["mod.rs", "consul/mod.rs"] {
+    for file in ["mod.rs", "consul/mod.rs", "consul/catalog.rs", "consul/health.rs", "consul/agent/mod.rs"] {
         let text = std::fs::read_to_string(folder.join(file)).unwrap();
         for part in text.split(".route(").skip(1) {
             let Some(template) = part.trim_start().strip_prefix('"').and_then(|part| part.split('"').next()) else { continue };
@@ -323,7 +361,7 @@ fn routes() -> Vec<(String, String)> {
             }
         }
     }
-    assert!(routes.len() > 40, "{routes:?}");
+    assert!(routes.len() > 100, "{routes:?}");
     routes
 }
 

@@ -74,6 +74,69 @@ fn a_service_that_says_goodbye_has_no_address_any_more() {
     eventually("its address is gone", || short(&mesh.dns, &["web.service.consul", "A"]).is_empty().then_some(()));
 }
 
+/// `PUT` of a path of Consul's API, which must succeed.
+fn put(mesh: &Mesh, path: &str, body: &serde_json::Value) {
+    let token = std::fs::read_to_string(mesh.path("data/operator.token")).unwrap();
+    let output = Command::new("curl")
+        .args(["-sS", "--fail-with-body", "-X", "PUT", "-H", &format!("X-Consul-Token: {}", token.trim()), "--data-binary", "@-"])
+        .arg(format!("http://{}{path}", mesh.http))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .and_then(|mut child| {
+            child.stdin.take().unwrap().write_all(body.to_string().as_bytes())?;
+            child.wait_with_output()
+        })
+        .unwrap();
+    assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stdout));
+}
+
+fn register(mesh: &Mesh, number: u8, tag: &str, status: &str) {
+    let id = format!("db-{number}");
+    let body = serde_json::json!({
+        "Node": format!("Host-{number}"), "Address": format!("10.9.0.{number}"),
+        "Service": { "Service": "db", "ID": id, "Tags": [tag], "Port": 5432, "Weights": { "Passing": 7, "Warning": 1 } },
+        "Check": { "CheckID": format!("{id}-up"), "Name": "up", "ServiceID": id, "Status": status },
+    });
+    put(mesh, "/v1/catalog/register", &body);
+}
+
+#[test]
+fn registered_instances_are_found_by_tag_node_and_health() {
+    let mesh = Mesh::start();
+    register(&mesh, 1, "primary", "passing");
+    register(&mesh, 2, "replica", "warning");
+    register(&mesh, 3, "replica", "critical");
+    let of = |name: &str| short(&mesh.dns, &[name, "A"]);
+    let set = |numbers: &[u8]| -> BTreeSet<String> { numbers.iter().map(|number| format!("10.9.0.{number}")).collect() };
+    assert_eq!(of("db.service.consul"), set(&[1, 2]), "a warning is not yet a reason to stay away");
+    assert_eq!(of("primary.db.service.consul"), set(&[1]));
+    assert_eq!(of("_db._replica.service.mesh"), set(&[2]));
+    assert_eq!(of("host-3.node.consul"), set(&[3]), "names of nodes have no case");
+    assert!(of("db.connect.consul").is_empty(), "none has a sidecar");
+    let srv = short(&mesh.dns, &["_db._primary.service.consul", "SRV"]);
+    assert_eq!(srv, BTreeSet::from(["1 7 5432 0a090001.addr.dc1.consul.".to_owned()]));
+    let names = short(&mesh.dns, &["-x", "10.9.0.1"]);
+    assert_eq!(names, BTreeSet::from(["Host-1.node.dc1.consul.".to_owned(), "db.service.dc1.consul.".to_owned()]));
+    register(&mesh, 1, "primary", "critical");
+    assert_eq!(of("db.service.consul"), set(&[2]), "at once");
+    put(&mesh, "/v1/catalog/deregister", &serde_json::json!({ "Node": "Host-2" }));
+    assert!(of("db.service.consul").is_empty());
+    assert!(dig(&mesh.dns, &["db.service.consul", "A"]).contains("status: NOERROR"));
+}
+
+#[test]
+fn dig_asks_again_over_tcp_where_an_answer_does_not_fit() {
+    let mesh = Mesh::start();
+    for number in 0..60 {
+        register(&mesh, number, "all", "passing");
+    }
+    let cut = dig(&mesh.dns, &["db.service.consul", "A", "+noedns", "+ignore"]);
+    assert!(cut.contains(" tc"), "{cut}");
+    assert_eq!(short(&mesh.dns, &["db.service.consul", "A", "+noedns"]).len(), 60);
+    assert_eq!(short(&mesh.dns, &["db.service.consul", "A", "+bufsize=4096"]).len(), 60);
+}
+
 #[test]
 fn a_foreign_name_is_asked_of_the_recursor() {
     // Another mesh knows no more of this name, and its refusal comes through; a server that is silent has failed.

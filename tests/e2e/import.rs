@@ -4,6 +4,13 @@ use serde_json::json;
 
 use crate::support::Mesh;
 
+/// What DNS answers.
+fn short_of(mesh: &Mesh, name: &str) -> String {
+    let (host, port) = mesh.dns.rsplit_once(':').unwrap();
+    let output = std::process::Command::new("dig").args([&format!("@{host}"), "-p", port, name, "+short"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn files_of_a_consul_are_carried_and_what_is_not_is_named() {
     let mesh = Mesh::start();
@@ -32,7 +39,20 @@ fn files_of_a_consul_are_carried_and_what_is_not_is_named() {
         "defaults.json",
         json!({ "Kind": "service-defaults", "Name": "api", "Protocol": "http", "CreateIndex": 1, "ModifyIndex": 2 }),
     );
-    let from = ["--from", &keys, "--from", &list, "--from", &entry, "--consul-default", "allow"];
+    // `GET /v1/health/service/redis`
+    let health = write(
+        "health.json",
+        json!([{
+            "Node": { "ID": "", "Node": "n1", "Address": "10.1.0.1", "Datacenter": "dc1", "Meta": {} },
+            "Service": { "ID": "redis-1", "Service": "redis", "Tags": ["v1"], "Address": "", "Port": 6379, "Weights": { "Passing": 1, "Warning": 1 },
+                "EnableTagOverride": false, "Proxy": { "Mode": "" }, "Connect": {}, "CreateIndex": 9, "ModifyIndex": 9 },
+            "Checks": [
+                { "Node": "n1", "CheckID": "serfHealth", "Name": "Serf Health Status", "Status": "passing", "Output": "Agent alive and reachable" },
+                { "Node": "n1", "CheckID": "service:redis-1", "Name": "Service 'redis' check", "Status": "passing", "ServiceID": "redis-1", "ServiceName": "redis" },
+            ],
+        }]),
+    );
+    let from = ["--from", &keys, "--from", &list, "--from", &entry, "--from", &health, "--consul-default", "allow"];
     let dry = mesh.json(&[&["import", "consul", "--dry-run"], &from[..]].concat());
     assert_eq!(
         (&dry["carried"]["intentions"], &dry["carried"]["keys"], &dry["carried"]["settings"]),
@@ -48,6 +68,9 @@ fn files_of_a_consul_are_carried_and_what_is_not_is_named() {
     assert_eq!(stored[0]["permissions"][0]["path_prefix"], "/v1");
     assert_eq!(mesh.meshctl(&["kv", "get", "app/a"]).trim(), "hello");
     assert_eq!(mesh.json(&["service", "config", "show", "api"])["settings"]["protocol"], "http");
+
+    let found = short_of(&mesh, "redis.service.consul");
+    assert_eq!(found.trim(), "10.1.0.1");
 
     let bad = write("bad.json", json!({ "hello": 1 }));
     let refused = mesh.run(&["import", "consul", "--from", &bad]);

@@ -145,6 +145,9 @@ fn escaped(text: &str) -> String {
     escaped
 }
 
+/// Makes a criterion of a text.
+type Maker = fn(String) -> TextMatch;
+
 fn header(value: &Value) -> Result<HeaderCriterion, NotCarried> {
     let object = value.as_object().ok_or_else(|| not_carried("a header is no object"))?;
     known(object, &["Name", "Present", "Exact", "Prefix", "Suffix", "Contains", "Regex", "Invert", "IgnoreCase"])?;
@@ -152,7 +155,7 @@ fn header(value: &Value) -> Result<HeaderCriterion, NotCarried> {
         return Err(not_carried("a header is compared without case"));
     }
     let name = text(object, "Name")?.to_ascii_lowercase();
-    let makers: [(&str, fn(String) -> TextMatch); 5] = [
+    let makers: [(&str, Maker); 5] = [
         ("Exact", TextMatch::Exact),
         ("Prefix", TextMatch::Prefix),
         ("Suffix", TextMatch::Suffix),

@@ -1,9 +1,13 @@
 //! What can be found by DNS, and how the registry records it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::mirror::{Mirror, View};
-use crate::records::InstanceRecord;
+use postern_checks::Status;
+
+use crate::mirror::Mirror;
+use crate::registry::Registry;
+use crate::registry::catalog::{Catalog as Entries, Entry};
 
 /// Where an instance or a node is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,66 +49,98 @@ pub trait Catalog {
     fn at(&self, address: IpAddr) -> (Vec<String>, Vec<String>);
 }
 
-impl Catalog for Mirror {
+/// The registry, as DNS asks it.
+pub struct Registered {
+    mirror: Arc<Mirror>,
+    registry: Arc<Registry>,
+}
+
+impl Registered {
+    /// Everything that is registered, with a sidecar or without.
+    pub fn new(mirror: Arc<Mirror>, registry: Arc<Registry>) -> Self {
+        Self { mirror, registry }
+    }
+}
+
+impl Catalog for Registered {
     fn datacenter(&self) -> String {
-        self.read(|view| view.cluster.datacenter.to_string())
+        self.mirror.read(|view| view.cluster.datacenter.to_string())
     }
 
     fn serial(&self) -> u64 {
-        self.revision()
+        self.mirror.revision()
     }
 
     fn service(&self, name: &str) -> Vec<Found> {
         let Ok(name) = name.to_ascii_lowercase().parse() else { return Vec::new() };
-        self.read(|view| view.instances_of(&name).filter_map(|(record, _)| found(record)).collect())
+        self.mirror.read(|view| {
+            let catalog = Entries::new(view, self.registry.home());
+            catalog.entries_of(&name).iter().filter_map(|entry| found(&catalog, entry)).collect()
+        })
     }
 
     fn node(&self, name: &str) -> Vec<Host> {
-        self.read(|view| {
-            let there = present(view).filter(|record| record.node.eq_ignore_ascii_case(name));
-            let mut hosts: Vec<Host> = there.filter_map(|record| Some(host_and_port(record)?.0)).collect();
-            hosts.sort();
-            hosts.dedup();
-            hosts
+        self.mirror.read(|view| {
+            let catalog = Entries::new(view, self.registry.home());
+            let spelled = || view.catalog.nodes().map(|(node, _)| node).find(|node| node.eq_ignore_ascii_case(name));
+            let node = catalog.node(name).or_else(|| catalog.node(spelled()?));
+            node.and_then(|node| host_of(&node.address)).into_iter().collect()
         })
     }
 
     fn at(&self, address: IpAddr) -> (Vec<String>, Vec<String>) {
-        let at = Host::Ip(address);
-        self.read(|view| {
-            let there = || present(view).filter(|record| host_and_port(record).is_some_and(|(host, _)| host == at));
-            let nodes = there().map(|record| record.node.clone()).filter(|node| !node.is_empty());
-            (distinct(nodes), distinct(there().map(|record| record.service.to_string())))
+        let is_there = |text: &str| host_of(text) == Some(Host::Ip(address));
+        self.mirror.read(|view| {
+            let (mut nodes, mut services) = (Vec::new(), Vec::new());
+            for (record, _) in view.instances.values().filter(|(record, _)| !record.left) {
+                let host = record.address.as_deref().and_then(|address| address.rsplit_once(':')).map(|(host, _)| host);
+                if host.is_some_and(is_there) {
+                    nodes.push(record.node_name().to_owned());
+                    services.push(record.service.to_string());
+                }
+            }
+            for (name, node) in view.catalog.nodes() {
+                let is_here = node.record.as_ref().is_some_and(|(record, _)| is_there(&record.address));
+                nodes.extend(is_here.then(|| name.clone()));
+                let own = |text: &str| if text.is_empty() { is_here } else { is_there(text) };
+                let registered = node.registered.values().filter(|(record, _)| own(&record.address));
+                services.extend(registered.map(|(record, _)| record.service.to_string()));
+            }
+            (distinct(nodes), distinct(services))
         })
     }
 }
 
-fn distinct(names: impl Iterator<Item = String>) -> Vec<String> {
-    let mut names: Vec<String> = names.collect();
+fn distinct(mut names: Vec<String>) -> Vec<String> {
     names.sort();
     names.dedup();
     names
 }
 
-fn present(view: &View) -> impl Iterator<Item = &InstanceRecord> {
-    view.instances.values().map(|(record, _)| record).filter(|record| !record.left)
+/// An instance that can be dialled; its own address, else that of its node.
+fn found(catalog: &Entries<'_>, entry: &Entry) -> Option<Found> {
+    let own = host_of(&entry.address);
+    let host = own.or_else(|| host_of(&catalog.node(&entry.node)?.address))?;
+    let status = catalog.status_of(entry);
+    let weight = if status == Status::Passing { entry.weights.passing } else { entry.weights.warning };
+    Some(Found {
+        host,
+        port: entry.port,
+        tags: entry.tags.clone(),
+        weight: u16::try_from(weight).unwrap_or(u16::MAX),
+        // A warning is not yet a reason to stay away.
+        is_healthy: status != Status::Critical,
+        has_sidecar: entry.has_sidecar,
+    })
 }
 
-/// An instance that has not left and can be dialled.
-fn found(record: &InstanceRecord) -> Option<Found> {
-    let (host, port) = host_and_port(record).filter(|_| !record.left)?;
-    Some(Found { host, port, tags: Vec::new(), weight: 1, is_healthy: record.healthy, has_sidecar: true })
-}
-
-fn host_and_port(record: &InstanceRecord) -> Option<(Host, u16)> {
-    let (host, port) = record.address.as_deref()?.rsplit_once(':')?;
-    Some((host_of(host), port.parse().ok()?))
-}
-
-/// `10.0.0.1`, `[::1]` or a name.
-fn host_of(text: &str) -> Host {
+/// `10.0.0.1`, `fd00::1`, `[fd00::1]` or a name; nothing where it is empty.
+fn host_of(text: &str) -> Option<Host> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map_or_else(|_| Host::Name(text.to_owned()), |ip: IpAddr| Host::Ip(ip.to_canonical()))
+    match bare.parse::<IpAddr>() {
+        Ok(ip) => Some(Host::Ip(ip.to_canonical())),
+        Err(_) => (!text.is_empty()).then(|| Host::Name(text.to_owned())),
+    }
 }
 
 #[cfg(test)]
@@ -113,8 +149,10 @@ mod tests {
 
     #[test]
     fn a_host_is_an_address_or_a_name() {
-        assert_eq!(host_of("10.0.0.1"), Host::Ip("10.0.0.1".parse().unwrap()));
-        assert_eq!(host_of("[fd00::1]"), Host::Ip("fd00::1".parse().unwrap()));
-        assert_eq!(host_of("db.example.com"), Host::Name("db.example.com".into()));
+        assert_eq!(host_of("10.0.0.1"), Some(Host::Ip("10.0.0.1".parse().unwrap())));
+        assert_eq!(host_of("[fd00::1]"), Some(Host::Ip("fd00::1".parse().unwrap())));
+        assert_eq!(host_of("fd00::1"), host_of("[fd00::1]"));
+        assert_eq!(host_of(""), None);
+        assert_eq!(host_of("db.example.com"), Some(Host::Name("db.example.com".into())));
     }
 }
