@@ -78,6 +78,9 @@ impl Three {
         let web = mesh.call("web", &["api"]);
         mesh.allow("web", "api");
         mesh.set("services:\n- {service: api, balancer: {policy: round_robin}}\n");
+        let all_pass = || get(&mesh, "/v1/health/service/api?passing").as_array().is_some_and(|found| found.len() == 3);
+        eventually("all pass", || all_pass().then_some(()));
+        eventually("web calls", || (http_get(web.upstream("api"), "/").0 == 200).then_some(()));
         let three = Self { mesh, servers, _sidecars: sidecars, web };
         three.until_asked("all take calls", |counts| counts.iter().all(|count| *count > 0));
         three

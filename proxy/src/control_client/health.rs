@@ -216,9 +216,11 @@ mod tests {
         assert!(!told.borrow().is_well);
         let task = tokio::spawn(super::check(checks, health));
 
-        told.wait_for(|health| health.is_well).await.unwrap();
+        let patience = Duration::from_secs(20);
+        tokio::time::timeout(patience, told.wait_for(|health| health.is_well)).await.unwrap().unwrap();
         drop(listener);
-        let health = told.wait_for(|health| !health.is_well).await.unwrap().clone();
+        let waited = tokio::time::timeout(patience, told.wait_for(|health| !health.is_well)).await;
+        let health = waited.unwrap().unwrap().clone();
         assert_eq!((health.checks[0].status.as_str(), health.checks[1].status.as_str()), ("critical", "passing"));
         assert!(health.checks[0].output.contains(&address), "{}", health.checks[0].output);
         task.abort();
