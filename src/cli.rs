@@ -9,6 +9,7 @@ pub mod plain;
 pub mod proxy;
 pub mod service_config;
 pub mod snapshot;
+pub mod template;
 pub mod unbuilt;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

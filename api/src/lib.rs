@@ -16,6 +16,7 @@ pub mod otlp {
 }
 
 pub mod codec;
+pub mod configuration;
 pub mod consul;
 pub mod convert;
 pub mod http;

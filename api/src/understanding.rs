@@ -29,6 +29,12 @@ pub const SERVICE_CONFIG: &str = "service-config";
 /// The weight of an endpoint. To a sidecar that does not tell it all endpoints weigh the same.
 pub const WEIGHTS: &str = "weights";
 
+/// The message `Watch` and its lane. It is the control plane that tells it, in its Welcome.
+pub const CONFIGURATION: &str = "configuration";
+
+/// What a control plane of this version tells in its Welcome.
+pub const OF_CONTROL: [&str; 1] = [CONFIGURATION];
+
 /// What a sidecar understands that tells nothing: the first version with intentions. Fixed for ever.
 pub const UNTOLD: [&str; 10] =
     ["audit", "expiry", "permissions", "methods", "path", "path-regex", "headers", "query", "ports", "jwt"];

@@ -50,7 +50,7 @@ pub fn bench(criterion: &mut Criterion) {
 
 fn delta(revision: u64, complete: bool, upserts: Vec<v1::Resource>) -> v1::Delta {
     let to = Some(v1::Position { epoch: 1, revision });
-    v1::Delta { lane: v1::Lane::Authority.into(), to, complete, upserts, deletes: Vec::new(), last: true }
+    v1::Delta { lane: v1::Lane::Authority.into(), to, complete, upserts, deletes: Vec::new(), last: true, watch: 0 }
 }
 
 fn resource(entry: &Entry) -> v1::Resource {

@@ -197,12 +197,12 @@ impl Control {
             identity.certify(reachable, slot)?;
         }
         let audit = spawn_writer(Arc::clone(&store), data_dir.audit(), AuditSettings::default());
-        let mesh = start_mesh(settings, &store, &mirror, &identity, &metrics);
+        let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&seal));
+        let mesh = start_mesh(settings, &store, &mirror, &keys, &identity, &metrics);
         mesh.follow_bundle(identity.bundle_changes());
         let policy = Arc::new(Policy::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
         let service_configs = Arc::new(ServiceConfigs::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
         let jwks = JwksKeeper::start(Arc::clone(&store), Arc::clone(&mirror));
-        let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&seal));
         let pending = data_dir.pending_snapshot();
         let snapshots = Arc::new(Snapshots::new(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&seal), pending));
         let sessions = Sessions::start(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&keys), session_settings(settings));
@@ -382,6 +382,7 @@ fn start_mesh(
     settings: &Settings,
     store: &Arc<dyn Store>,
     mirror: &Arc<Mirror>,
+    keys: &Arc<KeyValues>,
     identity: &Arc<IdentityService>,
     metrics: &Arc<Metrics>,
 ) -> Arc<MeshService> {
@@ -399,7 +400,8 @@ fn start_mesh(
         },
         ..PushSettings::default()
     };
-    let mesh = MeshService::start(Arc::clone(store), Arc::clone(mirror), identity.trust(), identity.on_open(), push);
+    let mesh =
+        MeshService::start(Arc::clone(store), Arc::clone(mirror), Arc::clone(keys), identity.trust(), identity.on_open(), push);
     let metrics = Arc::clone(metrics);
     mesh.stats().observe_with(Box::new(move |took| metrics.pushed(took)));
     mesh

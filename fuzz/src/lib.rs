@@ -26,6 +26,7 @@ use std::str::FromStr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 
+use postern_api::configuration::ConfigurationKey;
 use postern_api::convert::{self, decode_exact};
 use postern_api::key::ResourceKey;
 use postern_api::{http, v1};
@@ -150,6 +151,7 @@ pub fn intention_wire(data: &[u8]) {
 /// The key of a pushed resource.
 pub fn resource_key(data: &[u8]) {
     text_survives::<ResourceKey>(data);
+    text_survives::<ConfigurationKey>(data);
     text_survives::<Serial>(data);
 }
 

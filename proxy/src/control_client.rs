@@ -5,6 +5,7 @@
 //! stays open until the last connection was drained, so that a deny closes those too.
 
 pub(crate) mod backoff;
+mod configuration;
 pub mod dial;
 pub mod health;
 mod publisher;
@@ -33,6 +34,7 @@ pub use writer::SnapshotWriter;
 
 use crate::ProxyError;
 use crate::clock::Clock;
+use crate::configuration::Teller;
 use crate::metrics::Metrics;
 use crate::settings::Periods;
 use crate::status::Status;
@@ -61,6 +63,8 @@ pub struct ControlClient {
     pub enforced: watch::Receiver<u64>,
     /// Keeps snapshots on disk.
     pub writer: SnapshotWriter,
+    /// What the command beside it asks for.
+    pub configuration: Teller,
     /// How well the service is.
     pub health: watch::Receiver<Health>,
     /// How many connections are open.

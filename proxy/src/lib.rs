@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod clock;
+pub mod configuration;
 pub mod connections;
 pub mod control_client;
 pub mod copy;

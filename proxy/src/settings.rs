@@ -17,6 +17,8 @@ pub use crate::transport::{RecordLayerKind, TransportMode};
 
 pub use crate::spans::OtlpUrl;
 
+use crate::configuration::Teller;
+
 pub use crate::access_log::{LineFormat, LogMode as AccessLogMode, Sink};
 
 /// Everything that a sidecar is told at its start.
@@ -60,6 +62,8 @@ pub struct Settings {
     pub access_log_sample: Percent,
     /// Where those lines go.
     pub access_log_sink: Sink,
+    /// Where configuration for the command beside it is asked for; `None`: it needs none.
+    pub configuration: Option<Teller>,
     /// `--otlp`: where spans of requests are sent; `None`: nowhere.
     pub otlp: Option<OtlpUrl>,
     /// `--meta`: labels of the instance.
@@ -108,6 +112,7 @@ impl Settings {
             access_log: AccessLogMode::default(),
             access_log_sample: Percent::ALL,
             access_log_sink: Sink::default(),
+            configuration: None,
             otlp: None,
             meta: BTreeMap::new(),
             locality: String::new(),

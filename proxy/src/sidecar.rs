@@ -367,6 +367,7 @@ impl Claimed {
             publisher,
             enforced: data.enforced(),
             writer: SnapshotWriter::start(state.clone()),
+            configuration: settings.configuration.clone().unwrap_or_default(),
             health: told,
             open_connections: data.open_connections(),
             goodbye: leaving,

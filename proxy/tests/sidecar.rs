@@ -131,6 +131,7 @@ fn everything() -> v1::Delta {
         upserts: vec![v1::Resource { key: "default".into(), revision: 1, body }],
         deletes: Vec::new(),
         last: true,
+        watch: 0,
     }
 }
 

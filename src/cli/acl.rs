@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use postern_names::ServiceName;
 
 use super::OutputArgs;
 use crate::duration;
@@ -133,6 +134,9 @@ pub enum RoleCommand {
         /// What it grants.
         #[command(flatten)]
         links: LinkArgs,
+        /// A service whose sidecars may read what it grants, for `meshctl run --template` and --env-prefix.
+        #[arg(long, value_name = "NAME")]
+        service: Vec<ServiceName>,
     },
     /// Every role
     List,

@@ -14,6 +14,7 @@ use postern_proxy::settings::{
 };
 
 use super::LogArgs;
+use super::template::{TemplateArg, env_prefix};
 use crate::duration;
 
 /// What the access log tells.
@@ -189,7 +190,7 @@ pub struct RunArgs {
     /// The sidecar.
     #[command(flatten)]
     pub proxy: ProxyArgs,
-    /// How long the sidecar may take until COMMAND can start.
+    /// How long the sidecar and what is rendered may take until COMMAND can start.
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse, help_heading = "The command")]
     pub ready_timeout: Duration,
     /// From deregistering to the signal to COMMAND, so that callers have gone elsewhere.
@@ -198,6 +199,13 @@ pub struct RunArgs {
     /// From SIGTERM to SIGKILL.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, help_heading = "The command")]
     pub kill_timeout: Duration,
+    /// Renders OUT from the template IN with values and instances of the control plane, and again when those change; then
+    /// COMMAND gets the signal (HUP, USR1, …), is restarted (restart, the default) or left alone (none).
+    #[arg(long, value_name = "IN:OUT[:SIGNAL]", help_heading = "The command")]
+    pub template: Vec<TemplateArg>,
+    /// Keys below it are variables of COMMAND, which is restarted when one changes: app/config/db_url is DB_URL.
+    #[arg(long, value_name = "PREFIX", value_parser = env_prefix, help_heading = "The command")]
+    pub env_prefix: Vec<String>,
     /// Ends when stdin closes.
     #[arg(long, hide = true)]
     pub until_stdin_closes: bool,

@@ -22,6 +22,7 @@ proxy --service web --id web-1 --config f --token t --control a:1,b:2 --listen :
 proxy --service web --token-file f --upstream db=5432 --upstream api:grpc=7001 --upstream x=unix:/p --protocol grpc --admin 19000 --metrics :9
 proxy --service web --state-dir d --workers 2 --drain 10s --access-log off --meta a=b --locality eu/a --max-connections 9 --max-connections-per-peer 3
 run --service web -- app --flag
+run --service web --template a.tmpl:a.conf:HUP --template b:c --env-prefix app/config/ -- app
 run --service web --local 8080 --ready-timeout 30s --shutdown-delay 2s --kill-timeout 10s -- app
 token create --service web --uses 3 --ttl 15m
 token create --service web -o json
@@ -81,6 +82,7 @@ acl policy list
 acl policy show p
 acl policy delete p
 acl role set r --policy p
+acl role set r --policy p --service web
 acl role list
 acl role show r
 acl role delete r

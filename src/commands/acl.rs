@@ -119,8 +119,9 @@ impl Accounts {
 
     async fn role(&mut self, command: RoleCommand, output: Output) -> Result<(), Failure> {
         match command {
-            RoleCommand::Set { name, links } => {
+            RoleCommand::Set { name, links, service } => {
                 let mut body = self.linked(&links, &[]);
+                body["Services"] = json!(service);
                 body["Name"] = name.clone().into();
                 let path = match self.id_of("role", &name).await? {
                     Some(id) => format!("/v1/acl/role/{}", encode(&id)),
@@ -250,6 +251,12 @@ fn role_text(output: &Output, role: &Value) -> String {
         ("name", text(role, "Name")),
         ("id", text(role, "ID")),
         ("grants", grants(role)),
+        ("services", services(role)),
         ("description", text(role, "Description")),
     ])
+}
+
+fn services(role: &Value) -> String {
+    let names = role["Services"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    names.collect::<Vec<_>>().join(", ")
 }

@@ -1,19 +1,28 @@
 //! `meshctl run`: a service and its sidecar, started and stopped as one.
 //!
-//! Read from the top: the sidecar starts → it is ready → COMMAND starts → one of three ends: COMMAND ends, the sidecar
-//! fails, or a signal asks both to end.
+//! Read from the top: the sidecar starts → it is ready, and what is to be rendered was rendered → COMMAND starts → one of
+//! three ends: COMMAND ends, the sidecar fails, or a signal asks both to end. In between COMMAND may be signalled or started
+//! again for what changed; its sidecar and its registration stay.
 
 mod child;
+mod output_file;
+mod render;
+mod rendering;
+mod restarts;
+mod variables;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::signal::Signal;
+use postern_names::ServiceName;
 use postern_proxy::{Addresses, ProxyError, Shutdown};
 use tokio::signal::unix::SignalKind;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::proxy::{settings, with_own_token};
 use super::serving::{Stop, listen};
@@ -21,12 +30,16 @@ use crate::cli::proxy::RunArgs;
 use crate::data_dir::{self, process_environment};
 use crate::logging::Log;
 use crate::outcome::{Answer, Failure, Outcome};
-use child::Child;
+use child::{Child, NotStarted};
+use rendering::{Plan, Rendering};
+use restarts::{Restarts, Step};
+use variables::Variables;
 
 /// Starts both, and stays until both have ended.
 pub fn run(args: RunArgs) -> Outcome {
     let data_dir = data_dir::find(&process_environment)?;
     let mut settings = settings(&args.proxy, &data_dir)?;
+    let plan = Plan::read(&args)?;
     let log = Log::start(&args.proxy.log)?;
     settings.access_log_sink = log.access_sink();
     // The sidecar raises it for itself.
@@ -39,7 +52,7 @@ pub fn run(args: RunArgs) -> Outcome {
             settings = with_own_token(settings, &data_dir) => settings?,
             reason = stop.next() => return Ok(Answer::Code(signal_code(reason))),
         };
-        serve(settings, &args, stop, files).await
+        serve(settings, plan, &args, stop, files).await
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
@@ -108,40 +121,81 @@ fn outcome_of(result: Result<Result<(), ProxyError>, tokio::task::JoinError>) ->
     }
 }
 
-async fn serve(settings: postern_proxy::Settings, args: &RunArgs, mut stop: Stop, files: u64) -> Outcome {
+async fn serve(mut settings: postern_proxy::Settings, plan: Option<Plan>, args: &RunArgs, mut stop: Stop, files: u64) -> Outcome {
     let service = settings.service.clone();
+    let mut rendering = plan.map(|plan| {
+        let (asker, teller) = postern_proxy::configuration::channel();
+        settings.configuration = Some(teller);
+        Rendering::start(plan, asker)
+    });
     let (mut sidecar, ready) = Sidecar::start(settings);
-    let addresses = tokio::select! {
+    let mut addresses = None;
+    let ready = async {
+        addresses = Some(ready.await?);
+        Ok::<_, oneshot::error::RecvError>(match &mut rendering {
+            Some(rendering) => rendering.next().await.variables,
+            None => Variables::new(),
+        })
+    };
+    let ready = tokio::select! {
         result = &mut sidecar.task => return Err(ended_by_itself(result)),
         reason = stop.next() => {
             sidecar.end(reason, &mut stop).await;
             return Ok(Answer::Code(signal_code(reason)));
         }
-        addresses = tokio::time::timeout(args.ready_timeout, ready) => addresses,
+        ready = tokio::time::timeout(args.ready_timeout, ready) => ready,
     };
-    let addresses = match addresses {
-        Ok(Ok(addresses)) => addresses,
+    let variables = match ready {
+        Ok(Ok(variables)) => variables,
         Ok(Err(_)) => return Err(ended_by_itself(sidecar.task.await)),
         Err(_) => {
             sidecar.end("not ready in time", &mut stop).await;
-            let waited = crate::duration::text(args.ready_timeout);
-            return Err(Failure::new(format!(
-                "the sidecar of {service} was not ready within {waited}, so the command was not started"
-            ))
-            .cure("its log above says why; --ready-timeout waits longer"));
+            return Err(not_ready(&service, addresses.is_some(), rendering.as_ref(), args.ready_timeout));
         }
     };
+    let addresses = addresses.unwrap_or_default();
     if args.proxy.print_addresses {
         super::control::print_line(&addresses)?;
     }
-    let environment = environment(service.as_str(), &addresses);
-    match Child::start(&tethered(&args.command, files), &environment) {
-        Ok(child) => accompany(child, sidecar, stop, args).await,
+    let command =
+        Command { words: tethered(&args.command, files), environment: environment(service.as_str(), &addresses), variables };
+    match command.start() {
+        Ok(child) => Running { child, command, sidecar, rendering, stop, args }.accompany().await,
         Err(failure) => {
             tracing::error!("{}", failure.why);
             sidecar.end("the command did not start", &mut stop).await;
             Ok(Answer::Code(failure.code))
         }
+    }
+}
+
+fn not_ready(service: &ServiceName, sidecar_is_ready: bool, rendering: Option<&Rendering>, waited: Duration) -> Failure {
+    let waited = crate::duration::text(waited);
+    match rendering {
+        Some(rendering) if sidecar_is_ready => Failure::new(format!(
+            "what {service} needs was not rendered within {waited}, so the command was not started: {}",
+            rendering.waits_for()
+        ))
+        .cure("--ready-timeout waits longer"),
+        _ => Failure::new(format!("the sidecar of {service} was not ready within {waited}, so the command was not started"))
+            .cure("its log above says why; --ready-timeout waits longer"),
+    }
+}
+
+/// What is started, now and again.
+struct Command {
+    words: Vec<OsString>,
+    /// What it is told of its sidecar.
+    environment: BTreeMap<OsString, OsString>,
+    /// What the control plane has for it.
+    variables: Variables,
+}
+
+impl Command {
+    fn start(&self) -> Result<Child, NotStarted> {
+        let variables = self.variables.iter().map(|(name, value)| (name.into(), value.into()));
+        let environment = self.environment.iter().map(|(name, value)| (name.clone(), value.clone())).chain(variables);
+        Child::start(&self.words, &environment.collect())
     }
 }
 
@@ -153,27 +207,96 @@ fn signal_code(reason: &str) -> u8 {
     if reason == "SIGINT" { 130 } else { 143 }
 }
 
-/// What happens while both run.
-async fn accompany(mut child: Child, mut sidecar: Sidecar, mut stop: Stop, args: &RunArgs) -> Outcome {
-    let mut forwarded = Forwarded::listen()?;
-    loop {
-        tokio::select! {
-            biased;
-            code = child.wait() => {
-                tracing::info!("the command ended with code {code}; its instance is deregistered");
-                child.signal_group(nix::sys::signal::Signal::SIGTERM);
-                sidecar.end("the command ended", &mut stop).await;
-                return Ok(Answer::Code(code));
+/// COMMAND and its sidecar.
+struct Running<'a> {
+    child: Child,
+    command: Command,
+    sidecar: Sidecar,
+    rendering: Option<Rendering>,
+    stop: Stop,
+    args: &'a RunArgs,
+}
+
+impl Running<'_> {
+    /// What happens while both run.
+    async fn accompany(mut self) -> Outcome {
+        let mut forwarded = Forwarded::listen()?;
+        let mut restarts = Restarts::new(self.args.kill_timeout, Instant::now());
+        loop {
+            let step_at = restarts.at();
+            tokio::select! {
+                biased;
+                code = self.child.wait() => {
+                    // What it started and left behind.
+                    self.child.signal_group(Signal::SIGTERM);
+                    if !restarts.is_under_way() {
+                        return Ok(Answer::Code(self.command_ended(code).await));
+                    }
+                    match self.command.start() {
+                        Ok(child) => self.child = child,
+                        Err(failure) => {
+                            tracing::error!("{}", failure.why);
+                            return Ok(Answer::Code(self.command_ended(failure.code).await));
+                        }
+                    }
+                    restarts.started(Instant::now());
+                    tracing::info!("the command was started again");
+                }
+                result = &mut self.sidecar.task => {
+                    let failure = ended_by_itself(result);
+                    tracing::error!("{failure}; the command is stopped");
+                    self.child.stop(self.args.kill_timeout, std::future::pending()).await;
+                    return Err(failure);
+                }
+                reason = self.stop.next() => return Ok(Answer::Code(self.take_down(reason).await)),
+                signal = forwarded.next() => self.child.signal_group(signal),
+                due = next_due(&mut self.rendering) => {
+                    self.command.variables = due.variables;
+                    for signal in due.signals {
+                        self.child.signal_group(signal);
+                    }
+                    if due.restart {
+                        restarts.ask();
+                    }
+                }
+                () = at(step_at) => match restarts.step(Instant::now()) {
+                    Some(Step::Terminate) => {
+                        tracing::info!("what the command was started with has changed: it is stopped and started again");
+                        self.child.signal_group(Signal::SIGTERM);
+                    }
+                    Some(Step::Kill) => {
+                        tracing::warn!("the command did not end within {}; it is killed", crate::duration::text(self.args.kill_timeout));
+                        self.child.signal_group(Signal::SIGKILL);
+                    }
+                    None => {}
+                }
             }
-            result = &mut sidecar.task => {
-                let failure = ended_by_itself(result);
-                tracing::error!("{failure}; the command is stopped");
-                child.stop(args.kill_timeout, std::future::pending()).await;
-                return Err(failure);
-            }
-            reason = stop.next() => return Ok(Answer::Code(take_down(child, sidecar, stop, reason, args).await)),
-            signal = forwarded.next() => child.signal_group(signal),
         }
+    }
+
+    async fn command_ended(mut self, code: u8) -> u8 {
+        tracing::info!("the command ended with code {code}; its instance is deregistered");
+        self.sidecar.end("the command ended", &mut self.stop).await;
+        code
+    }
+
+    async fn take_down(self, reason: &'static str) -> u8 {
+        let Self { child, sidecar, stop, args, .. } = self;
+        take_down(child, sidecar, stop, reason, args).await
+    }
+}
+
+async fn next_due(rendering: &mut Option<Rendering>) -> rendering::Due {
+    match rendering {
+        Some(rendering) => rendering.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -228,8 +351,7 @@ impl Forwarded {
         })
     }
 
-    async fn next(&mut self) -> nix::sys::signal::Signal {
-        use nix::sys::signal::Signal;
+    async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.hangup.recv() => Signal::SIGHUP,
             _ = self.quit.recv() => Signal::SIGQUIT,

@@ -45,6 +45,7 @@ mod snapshots;
 mod sockets;
 mod support;
 mod systemd;
+mod templates;
 mod terminal;
 mod tour;
 mod tracing;

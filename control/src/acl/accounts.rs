@@ -1,10 +1,12 @@
 //! Changes of tokens, policies and roles.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use data_encoding::HEXLOWER;
+use postern_names::ServiceName;
 use serde_json::{Value, json};
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -117,6 +119,8 @@ pub struct NewRole {
     pub description: String,
     /// What it grants.
     pub links: NewLinks,
+    /// Whose sidecars may read that, for their service.
+    pub services: BTreeSet<ServiceName>,
 }
 
 /// The one place that changes who may do what.
@@ -306,6 +310,9 @@ impl Accounts {
             if !new.links.roles.is_empty() {
                 return Err(AccountError::Invalid("Invalid Role: a role has policies, not roles".into()));
             }
+            if new.services.len() > MAX_LINKS {
+                return Err(AccountError::Invalid(format!("Invalid Role: at most {MAX_LINKS} services are allowed")));
+            }
             if access.roles().any(|(other, _)| other.name == new.name && Some(other.id.as_str()) != id) {
                 return Err(AccountError::Invalid(format!("Invalid Role: A Role with Name {:?} already exists", new.name)));
             }
@@ -319,7 +326,14 @@ impl Accounts {
             Ok((created_in, resolve(access, &new.links)?))
         })?;
         let made = uuid_or_new("ID", id)?;
-        let record = AccessRoleRecord { id: made.clone(), name: new.name, description: new.description, links, created_in };
+        let record = AccessRoleRecord {
+            id: made.clone(),
+            name: new.name,
+            description: new.description,
+            links,
+            services: new.services,
+            created_in,
+        };
         let op = Op::put(RecordKey::AccessRole(made.clone()).to_bytes(), records::encode(&record)?);
         let what = if id.is_some() { "acl.role.update" } else { "acl.role.create" };
         self.write(op, what, json!({ "id": made, "name": record.name }), author).await?;

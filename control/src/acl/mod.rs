@@ -11,12 +11,14 @@
 //! | `grants` | what all policies of a holder grant together: the one decision |
 //! | `authority` | who asks, and what it may |
 //! | `accounts` | changes of tokens, policies and roles |
+//! | `service` | what a sidecar may read for its service |
 
 mod accounts;
 mod authority;
 mod grants;
 mod policy;
 mod resource;
+mod service;
 mod syntax;
 
 pub use self::accounts::{
@@ -27,4 +29,5 @@ pub use self::authority::{Authority, Denied};
 pub use self::grants::Grants;
 pub use self::policy::{Kind, Level, NodeIdentity, Reach, Rule, ServiceIdentity, of_management};
 pub use self::resource::{Access, Resource};
+pub use self::service::service_may;
 pub use self::syntax::{SyntaxError, parse};

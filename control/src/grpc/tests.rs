@@ -22,9 +22,11 @@ use tonic::body::Body;
 use tonic::{Response, Status, Streaming};
 
 use super::*;
+use crate::kv::KeyValues;
 use crate::push::PushSettings;
 use crate::records::{self, ClusterRecord, IntentionRecord, IssuanceRecord, RevokedRecord};
 use crate::registry::RegistrySettings;
+use crate::seal::SealKey;
 use crate::store::{MemoryStore, Op, Store, Txn};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -82,7 +84,8 @@ async fn rig_with(push: PushSettings, settings: GrpcSettings) -> Rig {
         let opened = Arc::clone(&opened);
         Arc::new(move |serial| opened.lock().push(serial))
     };
-    let mesh = MeshService::start(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&trust), on_open, push);
+    let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), Arc::new(SealKey::in_memory()));
+    let mesh = MeshService::start(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&keys), Arc::clone(&trust), on_open, push);
     let mut chain_and_key = issue(&authority, Subject::ControlPlane, DAY, SystemTime::now());
     chain_and_key.0.push(authority.root().clone());
     let svid = Arc::new(SvidSlot::new(Arc::new(Svid::new(chain_and_key.0, chain_and_key.1).unwrap())));

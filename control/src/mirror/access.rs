@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
+use postern_names::ServiceName;
 
-use crate::acl::{Grants, MANAGEMENT, Rule, of_management, parse};
+use crate::acl::{Grants, MANAGEMENT, Rule, ServiceIdentity, of_management, parse};
 use crate::records::{AccessPolicyRecord, AccessRoleRecord, AccessTokenRecord, Links};
 
 /// The key of the token that stands for requests without one.
@@ -27,6 +28,8 @@ pub struct AccessView {
     revision: u64,
     /// What each token that was shown grants, until anything here changes.
     grants: Mutex<HashMap<String, Arc<Grants>>>,
+    /// What each service that was asked for may, until anything here changes.
+    of_services: Mutex<HashMap<ServiceName, Arc<Grants>>>,
 }
 
 /// Who shows a secret.
@@ -88,6 +91,24 @@ impl AccessView {
     /// What a request without a secret may do.
     pub fn anonymous(&self, now: SystemTime, datacenter: &str) -> Arc<Grants> {
         self.bearer(ANONYMOUS, now, datacenter).map(|bearer| bearer.grants).unwrap_or_default()
+    }
+
+    /// What the sidecars of a service may for it: find every other, as a token of its service identity may, what the roles
+    /// grant that name it, and what everybody may without a token. A role that cannot be read might name it and deny, so nothing is granted beside it.
+    pub fn of_service(&self, service: &ServiceName, datacenter: &str) -> Arc<Grants> {
+        let mut made = self.of_services.lock();
+        let grants = made.entry(service.clone()).or_insert_with(|| {
+            if self.roles.values().any(Result::is_err) {
+                return Arc::default();
+            }
+            let names_it = |role: &&AccessRoleRecord| role.services.contains(service);
+            let anonymous = self.tokens.get(ANONYMOUS).filter(|(token, _)| token.expires_at.is_none());
+            let mut links = anonymous.map(|(token, _)| token.links.clone()).unwrap_or_default();
+            links.roles.extend(self.roles().map(|(role, _)| role).filter(names_it).map(|role| role.id.clone()));
+            links.service_identities.push(ServiceIdentity { service: service.to_string() });
+            Arc::new(self.grants_of(&links, datacenter))
+        });
+        Arc::clone(grants)
     }
 
     /// All rules that the links lead to. What was deleted grants nothing; what cannot be read might deny, so nothing is
@@ -163,14 +184,32 @@ impl AccessView {
         };
     }
 
+    /// Gives the anonymous token a policy.
+    #[cfg(test)]
+    pub(crate) fn let_everybody(&mut self, rules: &str) {
+        let id = String::from("everybody");
+        let policy = AccessPolicyRecord {
+            id: id.clone(),
+            name: id.clone(),
+            description: String::new(),
+            rules: rules.into(),
+            created_in: None,
+        };
+        self.put_policy(&id, Some(Ok(policy)), 1);
+        let links = Links { policies: vec![id], ..Links::default() };
+        self.put_token(ANONYMOUS, Some(AccessTokenRecord { links, ..crate::acl::anonymous() }), 1);
+    }
+
     fn changed(&mut self, revision: u64) {
         self.revision = revision;
         self.grants.get_mut().clear();
+        self.of_services.get_mut().clear();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     use super::*;
@@ -209,6 +248,7 @@ mod tests {
             name: "role".into(),
             description: String::new(),
             links: Links { policies: vec!["write".into()], ..Links::default() },
+            services: BTreeSet::new(),
             created_in: None,
         };
         view.put_role("role", Some(Ok(role)), 3);
@@ -221,6 +261,36 @@ mod tests {
         view.put_token("hash", None, 7);
         assert!(!may(&view, Access::Read, "x"));
         assert_eq!(view.revision(), 7);
+    }
+
+    #[test]
+    fn a_service_may_what_the_roles_grant_that_name_it_and_find_every_other() {
+        let mut view = AccessView::default();
+        view.put_policy("app", Some(Ok(policy("app", "key_prefix \"app/\" { policy = \"read\" }"))), 1);
+        view.put_policy("hide", Some(Ok(policy("hide", "service \"db\" { policy = \"deny\" }"))), 2);
+        let web: ServiceName = "web".parse().unwrap();
+        let role = |policy: &str, services: &[&ServiceName]| AccessRoleRecord {
+            id: policy.into(),
+            name: policy.into(),
+            description: String::new(),
+            links: Links { policies: vec![policy.into()], ..Links::default() },
+            services: services.iter().map(|service| (*service).clone()).collect(),
+            created_in: None,
+        };
+        let may = |view: &AccessView, service: &str, resource| {
+            view.of_service(&service.parse().unwrap(), "dc1").may(Access::Read, resource)
+        };
+        let (key, db) = (Resource::Key(b"app/x"), Resource::Service("db"));
+        view.put_role("app", Some(Ok(role("app", &[]))), 3);
+        assert!(!may(&view, "web", key) && may(&view, "web", db), "a role that names nobody is for tokens");
+        view.put_role("app", Some(Ok(role("app", &[&web]))), 4);
+        assert!(may(&view, "web", key) && !may(&view, "api", key) && !may(&view, "web", Resource::Key(b"other")));
+        view.put_role("hide", Some(Ok(role("hide", &[&web]))), 5);
+        assert!(!may(&view, "web", db) && may(&view, "api", db));
+        view.put_role("later", Some(Err("new".into())), 6);
+        assert!(!may(&view, "web", key), "it might deny");
+        view.put_role("later", None, 7);
+        assert!(may(&view, "web", key));
     }
 
     #[test]

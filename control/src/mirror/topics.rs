@@ -13,7 +13,7 @@ use postern_names::ServiceName;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::Change;
+use super::{ANONYMOUS, Change};
 use crate::records::RecordKey;
 
 /// How many waiters there may be; whoever comes then is answered at once.
@@ -38,6 +38,8 @@ pub enum Topic {
     Intentions,
     /// Settings of services and providers of tokens.
     Settings,
+    /// Policies, roles, and what everybody may.
+    Access,
 }
 
 /// All waiters.
@@ -107,6 +109,8 @@ impl Topics {
                 RecordKey::Kv(key) => self.wake_key(key),
                 RecordKey::Session(_) => self.wake(&Topic::Sessions),
                 RecordKey::Default | RecordKey::Intention(_) => self.wake(&Topic::Intentions),
+                RecordKey::AccessPolicy(_) | RecordKey::AccessRole(_) => self.wake(&Topic::Access),
+                RecordKey::AccessToken(hash) if hash == ANONYMOUS => self.wake(&Topic::Access),
                 RecordKey::Settings(_) | RecordKey::Provider(_) | RecordKey::Jwks(_) => self.wake(&Topic::Settings),
                 _ => {}
             }

@@ -43,6 +43,11 @@ impl Lane {
         Self { pending: Some(Pending::Everything), changed_at: Some(now), in_flight: None, acknowledged: 0 }
     }
 
+    /// A lane that has nothing to send until it is marked.
+    pub fn idle() -> Self {
+        Self { pending: None, changed_at: None, in_flight: None, acknowledged: 0 }
+    }
+
     /// `key` changed.
     pub fn mark(&mut self, key: &ResourceKey, now: Instant) {
         self.changed_at.get_or_insert(now);
@@ -83,6 +88,17 @@ impl Lane {
     /// The revision of the last acknowledged message; 0 before the first.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// Whether a message was not acknowledged yet.
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// What was marked turned out to be no change.
+    pub fn forget_pending(&mut self) {
+        self.pending = None;
+        self.changed_at = None;
     }
 
     /// Whether the sidecar holds all there is: nothing waits, nothing is in flight.

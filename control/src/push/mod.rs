@@ -5,10 +5,12 @@
 //! | `sidecars` | all open streams; marks each change on those it concerns; waits until it is in force |
 //! | `sidecar` | one open stream as others see it |
 //! | `lanes` | what one lane still has to send, and what is in flight: no I/O |
+//! | `configuration` | keys and instances that one sidecar asked for: who may, and what is new to it |
 //! | `render` | the resources of a lane, read off the view, serialised once and shared |
 //! | `stream` | the life of one stream: admitted, welcomed, fed, ended |
 //! | `stats` | counters for `/metrics` |
 
+mod configuration;
 mod lanes;
 mod render;
 mod sidecar;
@@ -34,6 +36,7 @@ pub use self::sidecar::{Identity, SidecarStatus};
 pub use self::sidecars::{IdInUse, Sidecars};
 pub use self::stats::{ObservePush, PushStats};
 use crate::identity::CallerInfo;
+use crate::kv::KeyValues;
 use crate::mirror::Mirror;
 use crate::registry::{EndpointSets, Registry, RegistrySettings};
 use crate::store::Store;
@@ -79,6 +82,7 @@ pub struct MeshService {
     mirror: Arc<Mirror>,
     registry: Arc<Registry>,
     sidecars: Arc<Sidecars>,
+    keys: Arc<KeyValues>,
     trust: TrustSource,
     on_open: OnOpen,
     settings: PushSettings,
@@ -88,10 +92,12 @@ pub struct MeshService {
 }
 
 impl MeshService {
-    /// Starts the registry and the push. `trust` holds the bundle that sidecars get; `on_open` hears of each SVID in use.
+    /// Starts the registry and the push. `trust` holds the bundle that sidecars get; `on_open` hears of each SVID in use,
+    /// `keys` opens the values that sidecars ask for.
     pub fn start(
         store: Arc<dyn Store>,
         mirror: Arc<Mirror>,
+        keys: Arc<KeyValues>,
         trust: TrustSource,
         on_open: OnOpen,
         settings: PushSettings,
@@ -100,7 +106,7 @@ impl MeshService {
         let sidecars = Sidecars::new(Arc::clone(&mirror), Arc::clone(&sets), Arc::new(PushStats::default()));
         let registry = Registry::start(store, Arc::clone(&mirror), sets, settings.registry.clone());
         let (streams, follower) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { mirror, registry, sidecars, trust, on_open, settings, streams, follower })
+        Arc::new(Self { mirror, registry, sidecars, keys, trust, on_open, settings, streams, follower })
     }
 
     /// Has every stream send the bundle as soon as `changes` tells of a new one, which `trust` then holds.

@@ -18,7 +18,7 @@ use super::lanes::{Lane, Pending};
 use super::render::{TakesSettings, TakesWeights};
 use crate::mirror::View;
 
-/// A stream's two lanes.
+/// The two lanes of a stream that others mark. The configuration lane is the stream's own.
 #[derive(Debug)]
 pub struct Lanes {
     /// Intentions, default, revocations, bundle.
@@ -244,7 +244,7 @@ impl Sidecar {
         let now = Instant::now();
         self.progress.send_modify(|progress| match lane {
             v1::Lane::Reachability => progress.reachability_at = Some(now),
-            v1::Lane::Authority | v1::Lane::Unspecified => progress.authority_at = Some(now),
+            v1::Lane::Authority | v1::Lane::Configuration | v1::Lane::Unspecified => progress.authority_at = Some(now),
         });
         Some(now.duration_since(changed_at))
     }
@@ -253,7 +253,7 @@ impl Sidecar {
         let mut lanes = self.lanes.lock();
         match lane {
             v1::Lane::Reachability => f(&mut lanes.reachability),
-            v1::Lane::Authority | v1::Lane::Unspecified => f(&mut lanes.authority),
+            v1::Lane::Authority | v1::Lane::Configuration | v1::Lane::Unspecified => f(&mut lanes.authority),
         }
     }
 
@@ -357,7 +357,7 @@ impl Nacks {
     fn of(&mut self, lane: v1::Lane) -> &mut BTreeMap<String, String> {
         match lane {
             v1::Lane::Reachability => &mut self.reachability,
-            v1::Lane::Authority | v1::Lane::Unspecified => &mut self.authority,
+            v1::Lane::Authority | v1::Lane::Configuration | v1::Lane::Unspecified => &mut self.authority,
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::MeshService;
+use super::configuration::Configuration;
 use super::lanes::{Content, into_chunks};
 use super::render::{Receiver, Source};
 use super::sidecar::{End, Identity, Sidecar, Told};
@@ -189,6 +190,8 @@ struct OpenStream<'a> {
     expires_at: SystemTime,
     authority: Outgoing,
     reachability: Outgoing,
+    configuration: Configuration,
+    configured: Outgoing,
     /// Welcome and heartbeats: they go before any chunk.
     first: VecDeque<Down>,
     verdicts: BTreeMap<ServiceName, SystemTime>,
@@ -213,6 +216,8 @@ impl<'a> OpenStream<'a> {
             expires_at: opener.peer.not_after,
             authority: Outgoing::default(),
             reachability: Outgoing::default(),
+            configuration: Configuration::default(),
+            configured: Outgoing::default(),
             first: VecDeque::from([Down::Welcome(welcome)]),
             verdicts: BTreeMap::new(),
             bundle_sequence: 0,
@@ -226,8 +231,8 @@ impl<'a> OpenStream<'a> {
         loop {
             self.prepare();
             let timer = self.next_timer();
-            let has_something =
-                !self.first.is_empty() || !self.authority.chunks.is_empty() || !self.reachability.chunks.is_empty();
+            let lanes = [&self.authority, &self.reachability, &self.configured];
+            let has_something = !self.first.is_empty() || lanes.iter().any(|outgoing| !outgoing.chunks.is_empty());
             let messages = self.messages.clone();
             let sidecar = Arc::clone(&self.sidecar);
             tokio::select! {
@@ -248,6 +253,7 @@ impl<'a> OpenStream<'a> {
                     Err(status) => return End::Quiet(format!("the stream broke: {}", status.message())),
                 },
                 () = sidecar.wake.notified() => {}
+                () = self.configuration.changed() => {}
                 () = tokio::time::sleep_until(timer) => if let Some(end) = self.on_timer() {
                     return End::Interrupted(end);
                 },
@@ -265,7 +271,8 @@ impl<'a> OpenStream<'a> {
         let sidecars = &self.mesh.sidecars;
         let (sidecar, verdicts) = (&self.sidecar, &mut self.verdicts);
         // Marks are made under the view's lock: what is taken here and what is rendered are of one revision.
-        let (authority, reachability) = self.mesh.mirror.read(|view| {
+        let (configuration, home) = (&mut self.configuration, &self.mesh.settings.registry.home);
+        let (authority, reachability, asked) = self.mesh.mirror.read(|view| {
             let source =
                 Source { view, sets: &sidecars.sets, encoded: &sidecars.encoded, bundle: &trust.bundle, now: SystemTime::now() };
             let position = v1::Position { epoch: view.cluster.epoch, revision: view.revision };
@@ -280,7 +287,9 @@ impl<'a> OpenStream<'a> {
             let reachability = sidecar
                 .take(v1::Lane::Reachability, view.revision)
                 .map(|pending| source.reachability(&receiver, &pending, verdicts));
-            (authority.map(|content| (position, content)), reachability.map(|content| (position, content)))
+            let asked = configuration.take(view, home, &sidecar.identity.service);
+            let at = |content| (position, content);
+            (authority.map(at), reachability.map(at), asked.map(|draft| (position, draft)))
         });
         if let Some((position, content)) = authority {
             self.authority = Outgoing::new(v1::Lane::Authority, position, content);
@@ -290,12 +299,23 @@ impl<'a> OpenStream<'a> {
             self.reachability = Outgoing::new(v1::Lane::Reachability, position, content);
             sidecars.stats.count(&sidecars.stats.pushes);
         }
+        if let Some((position, draft)) = asked {
+            // Values are opened here: not under the view's lock.
+            let watch = draft.watch();
+            self.configured = Outgoing::new(v1::Lane::Configuration, position, draft.into_content(&self.mesh.keys));
+            self.configured.answers(watch);
+            sidecars.stats.count(&sidecars.stats.pushes);
+        }
     }
 
-    /// The next message to leave: authority before reachability at every chunk boundary.
+    /// The next message to leave: authority before reachability before configuration at every chunk boundary.
     fn next_message(&mut self) -> Option<Down> {
         let now = Instant::now();
-        self.first.pop_front().or_else(|| self.authority.next(now)).or_else(|| self.reachability.next(now))
+        self.first
+            .pop_front()
+            .or_else(|| self.authority.next(now))
+            .or_else(|| self.reachability.next(now))
+            .or_else(|| self.configured.next(now))
     }
 
     async fn take_in(&mut self, message: v1::SidecarMessage) -> Result<(), End> {
@@ -314,6 +334,10 @@ impl<'a> OpenStream<'a> {
             Some(Up::Goodbye(goodbye)) => self.leave(goodbye).await,
             Some(Up::Registration(_)) if self.has_left => Err(End::refused("a registration after the goodbye")),
             Some(Up::Registration(wire)) => self.registered_again(&wire).await,
+            Some(Up::Watch(watch)) => {
+                let topics = self.mesh.mirror.topics();
+                self.configuration.watch(watch, topics).map_err(End::refused)
+            }
             Some(Up::Hello(_)) | None => Err(End::refused("a message that has no place here")),
         }
     }
@@ -336,12 +360,19 @@ impl<'a> OpenStream<'a> {
         let outgoing = match lane {
             v1::Lane::Authority => &mut self.authority,
             v1::Lane::Reachability => &mut self.reachability,
+            v1::Lane::Configuration => &mut self.configured,
             v1::Lane::Unspecified => return Err(End::refused("an acknowledgement of no lane")),
         };
         if !outgoing.chunks.is_empty() {
             return Err(End::refused("an acknowledgement of a message that was not sent wholly"));
         }
         let revision = ack.position.map_or(0, |position| position.revision);
+        if lane == v1::Lane::Configuration {
+            if self.configuration.acknowledge(revision) {
+                *outgoing = Outgoing::default();
+            }
+            return Ok(());
+        }
         // What was not understood is known before anyone hears that the revision is in force.
         self.sidecar.forget_nacks(lane, outgoing.complete, &outgoing.keys);
         for nack in &ack.nacks {
@@ -365,13 +396,17 @@ impl<'a> OpenStream<'a> {
         register(self.mesh, &self.sidecar, registration).await.map_err(End::Refused)
     }
 
+    /// When each lane's message last moved, where it has one.
+    fn moved_at(&self) -> [Option<Instant>; 3] {
+        [self.authority.moved_at, self.reachability.moved_at, self.configured.moved_at]
+    }
+
     fn next_timer(&self) -> Instant {
         let settings = &self.mesh.settings;
         let now = Instant::now();
         let wall = SystemTime::now();
         let from_wall = |time: SystemTime| now + time.duration_since(wall).unwrap_or_default().min(LONG);
-        let acks =
-            [self.authority.moved_at, self.reachability.moved_at].into_iter().flatten().map(|at| at + settings.ack_timeout);
+        let acks = self.moved_at().into_iter().flatten().map(|at| at + settings.ack_timeout);
         let verdict = self.verdicts.values().min().map(|until| from_wall(*until) + Duration::from_millis(1));
         let fixed = [self.heartbeat_at, self.heard_at + settings.silence, from_wall(self.expires_at)];
         fixed.into_iter().chain(acks).chain(verdict).min().unwrap_or(now + LONG)
@@ -382,7 +417,7 @@ impl<'a> OpenStream<'a> {
         let settings = &self.mesh.settings;
         let (now, wall) = (Instant::now(), SystemTime::now());
         let late = |at: Option<Instant>| at.is_some_and(|at| now >= at + settings.ack_timeout);
-        if late(self.authority.moved_at) || late(self.reachability.moved_at) {
+        if self.moved_at().into_iter().any(late) {
             self.mesh.sidecars.stats.count(&self.mesh.sidecars.stats.ack_timeouts);
             return Some(format!("nothing was acknowledged for {:?}; connect anew", settings.ack_timeout));
         }
@@ -394,6 +429,7 @@ impl<'a> OpenStream<'a> {
         }
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + settings.heartbeat;
+            self.configuration.wait_again(self.mesh.mirror.topics());
             if !self.first.iter().any(|message| matches!(message, Down::Heartbeat(_))) {
                 self.first.push_back(Down::Heartbeat(v1::Heartbeat { server_time_ms: millis(wall) }));
             }
@@ -420,6 +456,13 @@ impl Outgoing {
         Self { chunks: into_chunks(lane, to, content).into(), keys, complete, moved_at: Some(Instant::now()) }
     }
 
+    /// Says which Watch the message answers.
+    fn answers(&mut self, watch: u64) {
+        for chunk in &mut self.chunks {
+            chunk.watch = watch;
+        }
+    }
+
     fn next(&mut self, now: Instant) -> Option<Down> {
         let chunk = self.chunks.pop_front()?;
         self.moved_at = Some(now);
@@ -437,6 +480,7 @@ fn welcome(mesh: &MeshService, opener: &Opener) -> v1::Welcome {
         heartbeat_ms: wire_millis(mesh.settings.heartbeat),
         beat_ms: wire_millis(mesh.settings.beat),
         silence_ms: wire_millis(mesh.settings.silence),
+        understands: postern_api::understanding::OF_CONTROL.map(String::from).to_vec(),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Tokens, policies and roles of access control, as they are stored.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use postern_api::convert;
+use postern_names::ServiceName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::as_millis;
@@ -83,6 +85,9 @@ pub struct AccessRoleRecord {
     /// What it grants.
     #[serde(flatten)]
     pub links: Links,
+    /// Whose sidecars may read what it grants, for their service.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub services: BTreeSet<ServiceName>,
     /// The revision that made it, where a later one changed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_in: Option<u64>,

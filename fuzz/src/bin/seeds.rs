@@ -185,6 +185,7 @@ fn resources(bundle: &TrustBundle, intentions: &[Intention]) {
         upserts: upserts.to_vec(),
         deletes: if revision == 7 { Vec::new() } else { vec!["intention/a/b".into()] },
         last,
+        watch: 0,
     };
     let messages = [
         delta(v1::Lane::Authority, &authority[..3], 7, false),

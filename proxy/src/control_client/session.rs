@@ -13,6 +13,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+use super::configuration::{ConfigurationLane, is_pushed_by};
 use super::dial::{ControlConnection, origin};
 use super::health::Health;
 use super::{Backoff, ControlClient, DeltaRefused, Ended, Lane, Published, leaving};
@@ -39,6 +40,9 @@ struct Session {
     told: Health,
     silence: Duration,
     beats: Interval,
+    configuration: ConfigurationLane,
+    /// The control plane answers what is asked for there.
+    is_configured: bool,
 }
 
 impl Session {
@@ -88,6 +92,8 @@ impl ControlClient {
             told,
             silence: SILENCE,
             beats: beats(BEAT),
+            configuration: ConfigurationLane::default(),
+            is_configured: false,
             connection,
         };
         session.send(sidecar_message::Message::Hello(hello))?;
@@ -152,6 +158,7 @@ impl ControlClient {
                     let health = self.health.borrow_and_update().clone();
                     self.tell_health(session, health).await?;
                 }
+                () = self.configuration.changed(), if session.is_configured => self.ask(session)?,
                 _ = session.beats.tick() => self.beat(session)?,
                 () = sleep_until(session.answer_until.unwrap_or(heard)), if awaits_answer => {
                     tracing::debug!("the control plane did not answer the goodbye");
@@ -197,6 +204,7 @@ impl ControlClient {
             session.beats = beats(Duration::from_millis(welcome.beat_ms.into()));
         }
         session.welcomed = true;
+        self.begin_configuration(session, &welcome)?;
         backoff.reset();
         tracing::info!(control = session.connection.address, version = welcome.version, "connected to the control plane");
         self.metrics.control_connected.set(1);
@@ -215,6 +223,9 @@ impl ControlClient {
     }
 
     fn take_delta(&mut self, session: &mut Session, delta: v1::Delta) -> Result<(), Ended> {
+        if delta.lane() == v1::Lane::Configuration {
+            return self.take_configuration(session, delta);
+        }
         let before = self.publisher.resources().positions();
         match self.publisher.apply(delta) {
             Ok(None) => Ok(()),
@@ -234,6 +245,33 @@ impl ControlClient {
                 Err(Ended::Lost(refused.to_string()))
             }
         }
+    }
+
+    /// Asks anew for what the command beside it wants: a stream begins with nothing.
+    fn begin_configuration(&mut self, session: &mut Session, welcome: &v1::Welcome) -> Result<(), Ended> {
+        session.is_configured = is_pushed_by(welcome);
+        let problem = format!("the control plane, version {}, does not push configuration: upgrade it", welcome.version);
+        self.configuration.tell_problem((!session.is_configured).then_some(problem));
+        if session.is_configured { self.ask(session) } else { Ok(()) }
+    }
+
+    fn ask(&mut self, session: &mut Session) -> Result<(), Ended> {
+        let wanted = self.configuration.wanted();
+        if wanted.is_empty() && session.configuration.is_unasked() {
+            return Ok(());
+        }
+        let watch = session.configuration.ask(wanted);
+        session.send(sidecar_message::Message::Watch(watch))
+    }
+
+    fn take_configuration(&mut self, session: &mut Session, delta: v1::Delta) -> Result<(), Ended> {
+        let told = session.configuration.take(delta).map_err(|why| Ended::Lost(DeltaRefused::NotValid(why).to_string()))?;
+        let Some(told) = told else { return Ok(()) };
+        for nack in &told.ack.nacks {
+            tracing::warn!(key = nack.key, why = nack.why, "not understood: it is as if it were not there");
+        }
+        self.configuration.tell(told.pushed);
+        session.send(sidecar_message::Message::Ack(told.ack))
     }
 
     /// The snapshot is out: once it is enforced and on disk, the lane is acknowledged.

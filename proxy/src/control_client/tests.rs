@@ -37,7 +37,7 @@ fn default(policy: DefaultPolicy) -> v1::Resource {
 }
 
 fn delta(lane: v1::Lane, to: v1::Position, upserts: Vec<v1::Resource>) -> v1::Delta {
-    v1::Delta { lane: lane.into(), to: Some(to), complete: false, upserts, deletes: Vec::new(), last: true }
+    v1::Delta { lane: lane.into(), to: Some(to), complete: false, upserts, deletes: Vec::new(), last: true, watch: 0 }
 }
 
 fn authority(to: v1::Position, upserts: Vec<v1::Resource>) -> v1::Delta {

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use data_encoding::BASE64;
+use postern_names::ServiceName;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -325,7 +326,12 @@ pub(super) async fn delete_role(State(api): Shared, call: Call) -> Result<Answer
 fn new_role(body: &Fields, name: &str) -> Result<NewRole, ConsulError> {
     let given = body.text("Name")?;
     let name = if given.is_empty() { name.to_owned() } else { given };
-    Ok(NewRole { name, description: body.text("Description")?, links: links(body)? })
+    let service = |value: &Value| {
+        let name = value.as_str().unwrap_or_default();
+        name.parse::<ServiceName>().map_err(|error| ConsulError::bad_request(format!("Invalid Role: Services: {error}")))
+    };
+    let services = body.list("Services")?.iter().map(service).collect::<Result<_, _>>()?;
+    Ok(NewRole { name, description: body.text("Description")?, links: links(body)?, services })
 }
 
 fn role_answer(api: &Api, call: &Call, is_it: impl Fn(&AccessRoleRecord) -> bool) -> Result<Answer, ConsulError> {
@@ -373,6 +379,9 @@ fn token(access: &AccessView, (record, revision): &(AccessTokenRecord, u64), sec
 fn role(access: &AccessView, (record, revision): &(AccessRoleRecord, u64)) -> Value {
     let mut role = json!({ "ID": record.id, "Name": record.name, "Description": record.description });
     with_links(&mut role, access, &record.links);
+    if !record.services.is_empty() {
+        role["Services"] = json!(record.services);
+    }
     with_indexes(&mut role, record, record.created_in, *revision);
     role
 }
