@@ -86,8 +86,8 @@ impl Restarts {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn it_is_asked_to_end_then_killed_then_left_alone_for_a_while() {
+    #[test]
+    fn it_is_asked_to_end_then_killed_then_left_alone_for_a_while() {
         let kill_timeout = Duration::from_secs(2);
         let begin = Instant::now();
         let mut restarts = Restarts::new(kill_timeout, begin);
