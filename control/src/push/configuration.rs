@@ -353,6 +353,9 @@ mod tests {
     use super::*;
     use crate::records::ClusterRecord;
 
+    /// Whether a message is complete, what is new in it, and what it deletes.
+    type Sent = (bool, Vec<String>, Vec<String>);
+
     fn view() -> View {
         View::empty(ClusterRecord {
             cluster_id: "c".into(),
@@ -385,21 +388,21 @@ mod tests {
         Wanted { keys: own(keys), prefixes: own(prefixes), ..Wanted::default() }.to_wire(1)
     }
 
-    fn next(configuration: &mut Configuration, view: &View) -> Option<(bool, Vec<String>, Vec<String>)> {
+    fn next(configuration: &mut Configuration, view: &View) -> Option<Sent> {
         configuration.lane.mark_everything(Instant::now());
         let draft = configuration.take(view, &Home { node: "n".into(), address: "a".into() }, &"web".parse().unwrap())?;
         let new = draft.facts.iter().map(|(key, _)| key.to_string()).collect();
         Some((draft.complete, new, draft.deletes))
     }
 
-    fn begin(view: &View, watch: v1::Watch) -> (Configuration, Option<(bool, Vec<String>, Vec<String>)>) {
+    fn begin(view: &View, watch: v1::Watch) -> (Configuration, Option<Sent>) {
         let mut configuration = Configuration::default();
         configuration.watch(watch, &Topics::default()).unwrap();
         let first = next(&mut configuration, view);
         (configuration, first)
     }
 
-    fn sent(complete: bool, new: &[&str], deletes: &[&str]) -> Option<(bool, Vec<String>, Vec<String>)> {
+    fn sent(complete: bool, new: &[&str], deletes: &[&str]) -> Option<Sent> {
         let own = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
         Some((complete, own(new), own(deletes)))
     }
