@@ -24,7 +24,7 @@ fn bad_input_is_refused_and_changes_nothing() {
     refused(&mesh, &["intention", "allow", "web", "api", "--for", "2 fortnights"], &["2 fortnights"]);
     refused(&mesh, &["intention", "get", "nobody", "api"], &["nobody"]);
     refused(&mesh, &["token", "create"], &["--service"]);
-    refused(&mesh, &["acl", "token"], &["not built"]);
+    refused(&mesh, &["job", "ps"], &["not built"]);
     std::fs::write(&file, "intentions:\n  - {source: web, destination: api, action: alow}\n").unwrap();
     refused(&mesh, &["intention", "apply", "-f", &name, "--yes"], &["bad.yaml", "2", "alow", "allow"]);
     std::fs::write(
