@@ -27,7 +27,7 @@ const LIST_LIMIT: usize = 64;
 /// says what it does.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-#[allow(missing_docs)] // The names are those of Consul's documentation of check definitions.
+#[allow(missing_docs, reason = "the names are those of Consul's documentation of check definitions")]
 pub struct CheckForm {
     #[serde(rename = "CheckID", skip_serializing_if = "String::is_empty")]
     pub check_id: String,
