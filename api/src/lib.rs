@@ -22,5 +22,6 @@ pub mod convert;
 pub mod http;
 pub mod key;
 pub mod question;
+pub mod seen;
 pub mod settings;
 pub mod understanding;

@@ -32,8 +32,11 @@ pub const WEIGHTS: &str = "weights";
 /// The message `Watch` and its lane. It is the control plane that tells it, in its Welcome.
 pub const CONFIGURATION: &str = "configuration";
 
+/// The message `Seen`: to a control plane that does not tell it, nothing is told of the calls that were seen.
+pub const EDGES: &str = "edges";
+
 /// What a control plane of this version tells in its Welcome.
-pub const OF_CONTROL: [&str; 1] = [CONFIGURATION];
+pub const OF_CONTROL: [&str; 2] = [CONFIGURATION, EDGES];
 
 /// What a sidecar understands that tells nothing: the first version with intentions. Fixed for ever.
 pub const UNTOLD: [&str; 10] =

@@ -22,12 +22,16 @@
 //! | `GET /v1/authority` | → [`AuthorityStatus`] |
 //! | `GET /v1/authority/bundle` | → PEM |
 //! | `GET /v1/overview` | → [`Status`] |
+//! | `GET /v1/edges?since_s=&service=&source=&destination=&verdict=&by=` | → [`Edges`] |
+//! | `GET /v1/live?service=&source=&destination=&verdict=&what=` | → server-sent events: [`SeenDecision`], [`Edges`], [`LiveChange`] |
+//! | `POST /v1/suggest` | [`SuggestRequest`] → [`Suggestion`] |
 //! | `GET /v1/doctor` | → `Vec<`[`Finding`]`>` |
 //! | `GET /v1/prometheus/targets` | → `Vec<`[`PrometheusTarget`]`>` |
 //! | `GET /metrics` | → Prometheus text |
 //!
 //! `*` in a path is written as it is or as `%2A`. Times are RFC 3339, UTC. Every error is an [`ErrorBody`].
 
+mod seen;
 mod service_config;
 
 use std::collections::BTreeMap;
@@ -36,6 +40,10 @@ use postern_intentions::{DefaultPolicy, Explanation, Intention, Party, Protocol}
 use postern_names::{Datacenter, InstanceId, PortName, ServiceName, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+pub use self::seen::{
+    Decision as SeenDecision, EdgeRow, Edges, Effect, Effects, Evidence, LiveChange, OpenPair, Recent, SuggestRequest, Suggested,
+    Suggestion, WouldClose,
+};
 pub use self::service_config::{
     AppliedServiceConfig, ApplyServiceConfigRequest, Difference, ProviderKeys, ServiceConfig, StoredProvider, StoredSettings,
 };

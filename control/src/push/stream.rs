@@ -338,6 +338,7 @@ impl<'a> OpenStream<'a> {
                 let topics = self.mesh.mirror.topics();
                 self.configuration.watch(watch, topics).map_err(End::refused)
             }
+            Some(Up::Seen(_)) => Ok(()),
             Some(Up::Hello(_)) | None => Err(End::refused("a message that has no place here")),
         }
     }

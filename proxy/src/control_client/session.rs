@@ -183,6 +183,7 @@ impl ControlClient {
                 self.left.send_replace(true);
                 Ok(())
             }
+            control_message::Message::Follow(_) => Ok(()),
             control_message::Message::Delta(_) if !session.welcomed => Err(Ended::Lost("a delta came before the welcome".into())),
             control_message::Message::Delta(delta) => self.take_delta(session, delta),
         }
