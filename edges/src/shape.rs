@@ -1,6 +1,6 @@
 //! Paths without what names one thing among many.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -108,6 +108,13 @@ fn is_uuid(bytes: &[u8]) -> bool {
 
 fn is_long_hexadecimal(bytes: &[u8]) -> bool {
     bytes.len() >= LONG_HEX && bytes.iter().all(u8::is_ascii_hexdigit)
+}
+
+/// So that a table of shapes is asked with a text.
+impl Borrow<str> for Shape {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for Shape {

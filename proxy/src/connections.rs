@@ -298,6 +298,16 @@ impl Connections {
         inner.earliest_end = earliest_end;
     }
 
+    /// What is open in `most` places of the table from `from` on, if it has so many.
+    pub(crate) fn some_open(&self, from: usize, most: usize) -> Option<Vec<Judgeable>> {
+        let inner = self.inner.lock();
+        if from >= inner.entries.capacity() {
+            return None;
+        }
+        let entries = (from..from.saturating_add(most)).filter_map(|id| inner.entries.get(id));
+        Some(entries.map(|entry| entry.judgeable.clone()).collect())
+    }
+
     /// Waits until every connection that was told to close has closed its sockets.
     pub async fn closed(&self) {
         // The sender is a field of this table, so it cannot be gone.

@@ -11,6 +11,7 @@ pub mod health;
 mod publisher;
 mod registration;
 mod resources;
+mod seen;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use crate::clock::Clock;
 use crate::configuration::Teller;
 use crate::metrics::Metrics;
 use crate::settings::Periods;
+use crate::sightings::Reports;
 use crate::status::Status;
 use dial::ControlDialler;
 use health::Health;
@@ -69,6 +71,8 @@ pub struct ControlClient {
     pub health: watch::Receiver<Health>,
     /// How many connections are open.
     pub open_connections: Arc<AtomicUsize>,
+    /// What is told of calls.
+    pub reports: Reports,
     /// When to leave.
     pub goodbye: Goodbye,
     /// Is told when nobody is sent to this instance any more.

@@ -28,6 +28,7 @@ use crate::http::serve::Server;
 use crate::inbound::Inbound;
 use crate::limits::Admission;
 use crate::outbound::Outbound;
+use crate::sightings::{Counter, Sightings};
 use crate::snapshot::SnapshotSource;
 use crate::spans::SpanSink;
 use crate::transport::accept::Acceptor;
@@ -112,14 +113,17 @@ pub struct Shared {
     own: Arc<OwnService>,
     peer_tunnels: Arc<PeerTunnels>,
     budgets: Arc<Budgets>,
+    sightings: Arc<Sightings>,
 }
 
 impl Shared {
     /// For workers with this configuration.
     pub fn new(config: &DataPlaneConfig) -> Self {
         let limits = &config.limits;
+        let connections = Connections::new(config.service.clone(), limits.max_connections, limits.max_connections_per_peer);
         Self {
-            connections: Connections::new(config.service.clone(), limits.max_connections, limits.max_connections_per_peer),
+            sightings: Sightings::new(config.service.clone(), connections.clone()),
+            connections,
             admission: Admission::new(limits),
             upstreams: Upstreams::new(config.instance.clone(), config.locality.clone()),
             own: Arc::default(),
@@ -131,6 +135,11 @@ impl Shared {
     /// Connections that are open now, both directions.
     pub fn open_connections(&self) -> usize {
         self.connections.open()
+    }
+
+    /// What all workers saw of calls.
+    pub fn sightings(&self) -> Arc<Sightings> {
+        self.sightings.clone()
     }
 
     /// Where their number can be read at any time.
@@ -205,7 +214,8 @@ impl DataPlane {
             config.metrics.clone(),
         );
         let mut listeners = JoinSet::new();
-        let parts = Parts { shared: &shared, tunnels: &tunnels, stopping: &stopping, server, pools };
+        let seen = shared.sightings.counter();
+        let parts = Parts { shared: &shared, tunnels: &tunnels, stopping: &stopping, server, pools, seen };
         spawn_listeners(config, &parts, &mut listeners, &mut upkeep)?;
         Ok(Self { stopping, shared, listeners, tunnels, _upkeep: upkeep })
     }
@@ -246,6 +256,7 @@ struct Parts<'a> {
     stopping: &'a CancellationToken,
     server: Server,
     pools: PoolContext,
+    seen: Arc<Counter>,
 }
 
 fn spawn_listeners(
@@ -254,7 +265,7 @@ fn spawn_listeners(
     listeners: &mut JoinSet<()>,
     upkeep: &mut JoinSet<()>,
 ) -> Result<(), DataPlaneError> {
-    let Parts { shared, tunnels, stopping, server, pools } = parts;
+    let Parts { shared, tunnels, stopping, server, pools, seen } = parts;
     let tunnel_limits = TunnelLimits::default();
     let dialling = Arc::new(DiallerContext {
         trust_domain: config.trust_domain.clone(),
@@ -296,6 +307,7 @@ fn spawn_listeners(
             log: config.access_log.clone(),
             spans: config.spans.clone(),
             metrics: config.metrics.clone(),
+            seen: seen.clone(),
             stopping: (*stopping).clone(),
             http: HttpOutbound { server: server.clone(), instances: instances.clone(), mirrors: mirrors.clone() },
         });
@@ -319,6 +331,7 @@ fn spawn_listeners(
             log: config.access_log.clone(),
             spans: config.spans.clone(),
             metrics: config.metrics.clone(),
+            seen: seen.clone(),
             server: Server { limits: Arc::new(server.limits.with_room_for_a_sidecar()), ..server.clone() },
             locals: Locals::new(config.locals.clone(), config.limits.local_dial, pools.clone()),
             own: shared.own.clone(),
@@ -340,6 +353,7 @@ fn spawn_listeners(
             limits: config.limits,
             log: config.access_log,
             metrics: config.metrics,
+            seen: seen.clone(),
             stopping: (*stopping).clone(),
         });
         listeners.spawn(inbound.serve(listener));

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postern_edges::Verdict;
 use postern_names::{InstanceId, PortName, ServiceName};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -20,6 +21,7 @@ use crate::http::inbound::{HttpEnd, HttpInbound};
 use crate::limits::{Admission, Limits};
 use crate::local::{LocalStream, LocalTarget};
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
+use crate::sightings::{Amounts, Counter, Sighting, Why, verdict_of};
 use crate::snapshot::SnapshotSource;
 use crate::transport::accept::{Accepted, AcceptedTunnel, Acceptor};
 use crate::transport::tunnel::{Driver, Opening, PeerTunnels, Reason, Role, TunnelStream, untrusted_word};
@@ -39,6 +41,7 @@ pub(crate) struct Inbound {
     pub(crate) limits: Limits,
     pub(crate) log: AccessLog,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) seen: Arc<Counter>,
     pub(crate) stopping: CancellationToken,
     pub(crate) http: Arc<HttpInbound>,
 }
@@ -109,9 +112,13 @@ impl Inbound {
         }
         let judgeable = registered.judgeable().clone();
         let ending = match self.may_it(&judgeable, &metrics) {
-            Ok(allowed) => self.carry(stream, &mut registered, &mut metrics, allowed).await,
+            Ok(allowed) => {
+                self.see(&judgeable, &allowed);
+                self.carry(stream, &mut registered, &mut metrics, allowed).await
+            }
             Err(denied) => {
                 stream.reset(Reason::Denied);
+                self.see(&judgeable, &denied);
                 denied
             }
         };
@@ -131,6 +138,7 @@ impl Inbound {
         let judgeable = registered.judgeable().clone();
         if let Err(untrusted) = self.is_trusted(&judgeable) {
             stream.reset(Reason::Untrusted);
+            self.see(&judgeable, &untrusted);
             return self.account(&judgeable, address, accepted, &untrusted);
         }
         match self.http.serve(stream, registered, metrics, address).await {
@@ -148,12 +156,9 @@ impl Inbound {
             }
             HttpEnd::UnknownPort => {
                 self.metrics.refused(Direction::Inbound, "unknown_port");
-                self.account(
-                    &judgeable,
-                    address,
-                    accepted,
-                    &Ending::before_copying(Judged::Allow, String::new(), "unknown_port"),
-                );
+                let ending = Ending::before_copying(Judged::Allow, String::new(), "unknown_port");
+                self.count(&judgeable, Verdict::Failed, "the service has no such port", Amounts::ONE_CALL);
+                self.account(&judgeable, address, accepted, &ending);
             }
         }
     }
@@ -200,10 +205,11 @@ impl Inbound {
             service: stream.peer_service().clone(),
             port: stream.port().clone(),
         };
-        match self.connections.register(judgeable) {
+        match self.connections.register(judgeable.clone()) {
             Ok(registered) => Some(registered),
             Err(full) => {
-                self.tell_full(full.word(), stream.peer_service().as_str());
+                let because = self.tell_full(full.word(), judgeable.service.as_str());
+                self.count(&judgeable, Verdict::Failed, &because, Amounts::ONE_CALL);
                 None
             }
         }
@@ -239,6 +245,7 @@ impl Inbound {
         let Some(target) = self.locals.get(stream.port()) else {
             self.metrics.refused(Direction::Inbound, "unknown_port");
             stream.reset(Reason::NoSuchPort);
+            self.see_more(registered.judgeable(), &allowed, Amounts::ONE_ERROR);
             return Ending { reason: "unknown_port", ..allowed };
         };
         let dialled = tokio::select! {
@@ -246,7 +253,7 @@ impl Inbound {
             closed = registered.closed() => {
                 stream.reset(reason_of(&closed));
                 metrics_of_closing(metrics, &closed);
-                return allowed.closed_by(&closed);
+                return self.closed_by(registered.judgeable(), allowed, &closed);
             }
             dialled = target.dial(self.limits.local_dial) => dialled,
         };
@@ -256,17 +263,19 @@ impl Inbound {
                 self.metrics.refused(Direction::Inbound, "local_unavailable");
                 tracing::warn!(port = %stream.port(), target = %target, %error, "cannot reach the service; is it running?");
                 stream.reset(Reason::DialFailed);
+                self.see_more(registered.judgeable(), &allowed, Amounts::ONE_ERROR);
                 return Ending { reason: "local_unavailable", ..allowed };
             }
         };
         metrics.opened();
         stream.accept();
         let (copied, bytes_in, bytes_out) = copy(stream, 0, local, registered, metrics).await;
+        self.see_more(registered.judgeable(), &allowed, Amounts { bytes_in, bytes_out, ..Amounts::default() });
         let ending = Ending { bytes_in, bytes_out, ..allowed };
         match copied {
             Copied::Ended => Ending { reason: "closed", ..ending },
             Copied::Failed(error) => Ending { reason: error_word(&error, "reset_by_service"), ..ending },
-            Copied::Closed(closed) => ending.closed_by(&closed),
+            Copied::Closed(closed) => self.closed_by(registered.judgeable(), ending, &closed),
         }
     }
 
@@ -302,9 +311,44 @@ impl Inbound {
         None
     }
 
-    fn tell_full(&self, word: &'static str, source: &str) {
+    /// Tells what has no room, and gives the words of the log.
+    fn tell_full(&self, word: &'static str, source: &str) -> String {
         self.metrics.refused(Direction::Inbound, word);
-        self.log.write(&self.unjudged(source, word, format!("the limit {word} is reached")));
+        let because = format!("the limit {word} is reached");
+        self.log.write(&self.unjudged(source, word, because.clone()));
+        because
+    }
+
+    /// Counts a connection that was just judged.
+    fn see(&self, judgeable: &Judgeable, ending: &Ending<'_>) {
+        self.count(judgeable, verdict_of(Some(ending.judged)), &ending.because, Amounts::ONE_CALL);
+    }
+
+    /// Counts what has become of a connection that was let through.
+    fn see_more(&self, judgeable: &Judgeable, allowed: &Ending<'_>, amounts: Amounts) {
+        self.count(judgeable, verdict_of(Some(allowed.judged)), &allowed.because, amounts);
+    }
+
+    /// This sidecar ends it; counted as denied, where that is why.
+    fn closed_by<'a>(&self, judgeable: &Judgeable, ending: Ending<'a>, closed: &Closed) -> Ending<'a> {
+        if let Some(because) = closed.because() {
+            self.count(judgeable, Verdict::Deny, &because, Amounts::ONE_CALL);
+        }
+        ending.closed_by(closed)
+    }
+
+    fn count(&self, judgeable: &Judgeable, verdict: Verdict, because: &str, amounts: Amounts) {
+        self.seen.count(&Sighting {
+            direction: Direction::Inbound,
+            peer: &judgeable.service,
+            port: &judgeable.port,
+            protocol: self.snapshots.borrow().protocol,
+            verdict,
+            because: Why::Words(because),
+            http: None,
+            amounts,
+            at: Instant::now(),
+        });
     }
 
     fn unjudged<'a>(&'a self, source: &'a str, reason: &'a str, because: String) -> Record<'a> {

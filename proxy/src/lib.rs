@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod outbound;
 pub mod settings;
 pub mod sidecar;
+pub mod sightings;
 pub mod snapshot;
 pub mod spans;
 pub mod state;

@@ -100,6 +100,7 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     tunnel_violations: IntCounterVec,
     spans_dropped: IntCounterVec,
+    edges_left_out: IntCounter,
     process: ProcessMetrics,
     peers: Mutex<HashMap<ServiceName, Arc<PeerSeries>>>,
     other: Arc<PeerSeries>,
@@ -131,6 +132,11 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
+        let edges_left_out = IntCounter::new(
+            "postern_edges_left_out_total",
+            "Calls that were not told to the control plane, for want of room for their edge.",
+        )?;
+        registry.register(Box::new(edges_left_out.clone()))?;
         let whole_gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -217,6 +223,7 @@ impl Metrics {
                 &["reason"],
             )?,
             spans_dropped: counter("postern_spans_dropped_total", "Spans of requests that were not delivered.", &["reason"])?,
+            edges_left_out,
             active,
             tunnels,
             handshake_seconds,
@@ -294,6 +301,11 @@ impl Metrics {
     /// Counts spans that were not delivered; `reason` is a word of a fixed list.
     pub fn spans_dropped(&self, reason: &'static str, spans: u64) {
         self.spans_dropped.with_label_values(&[reason]).inc_by(spans);
+    }
+
+    /// Counts calls that no edge had room for.
+    pub fn edges_left_out(&self, calls: u64) {
+        self.edges_left_out.inc_by(calls);
     }
 
     /// Notes how long a handshake took.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Instant as StdInstant;
 
+use postern_edges::Verdict;
 use postern_intentions::Protocol;
 use postern_names::{InstanceId, NameError, PortName, ServiceName};
 use postern_traffic::{Ejection, NoInstance, OpenRequest, Outcome, Overloaded, RoutingError};
@@ -24,6 +25,7 @@ use crate::inbound::{Copied, copy, error_word, metrics_of_closing};
 use crate::limits::Limits;
 use crate::local::LocalStream;
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics};
+use crate::sightings::{Amounts, Counter, Sighting, Why};
 use crate::snapshot::{PairVerdict, Snapshot, SnapshotSource};
 use crate::spans::SpanSink;
 use crate::transport::dial::{DialError, Dialler, Target};
@@ -89,6 +91,7 @@ pub(crate) struct Outbound {
     pub(crate) log: AccessLog,
     pub(crate) spans: Option<SpanSink>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) seen: Arc<Counter>,
     pub(crate) stopping: CancellationToken,
     pub(crate) http: HttpOutbound,
 }
@@ -133,6 +136,11 @@ pub(crate) enum Unreached {
 }
 
 impl Unreached {
+    /// Whether the sidecar of an instance refused it, which counts it then.
+    fn is_known_there(&self) -> bool {
+        matches!(self, Self::Dial { error: DialError::Refused(reason), .. } if *reason != Reason::Draining)
+    }
+
     /// The reason in one word, from a fixed list.
     fn word(&self) -> &'static str {
         match self {
@@ -211,17 +219,34 @@ impl Outbound {
             Err(unreached) => {
                 caller.reset();
                 self.metrics.refused(Direction::Outbound, unreached.word());
-                Ending {
-                    instance: None,
-                    judged: None,
-                    because: unreached.to_string(),
-                    reason: unreached.word(),
-                    bytes_in: 0,
-                    bytes_out: 0,
+                let because = unreached.to_string();
+                if !unreached.is_known_there() {
+                    self.see_failed(&because);
                 }
+                Ending { instance: None, judged: None, because, reason: unreached.word(), bytes_in: 0, bytes_out: 0 }
             }
         };
         self.account(accepted, &ending);
+    }
+
+    /// Counts a connection that reached no instance: nobody else knows of it.
+    fn see_failed(&self, because: &str) {
+        self.seen.count(&Sighting {
+            direction: Direction::Outbound,
+            peer: &self.upstream.service,
+            port: &self.upstream.port,
+            protocol: self.protocol(),
+            verdict: Verdict::Failed,
+            because: Why::Words(because),
+            http: None,
+            amounts: Amounts::ONE_CALL,
+            at: Instant::now(),
+        });
+    }
+
+    /// What the upstream speaks; tcp while nothing is known of it.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.snapshots.borrow().upstreams.get(&self.upstream.service).map_or(Protocol::Tcp, |upstream| upstream.protocol)
     }
 
     /// Whether the upstream is called request by request. Waits a moment where nothing is known of it yet.

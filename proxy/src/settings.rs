@@ -324,6 +324,8 @@ pub struct Periods {
     pub renew_ceiling: Duration,
     /// The longest that a goodbye may take at shutdown.
     pub goodbye: Duration,
+    /// Between two reports of the calls that were seen.
+    pub report: Duration,
 }
 
 impl Default for Periods {
@@ -338,6 +340,7 @@ impl Default for Periods {
             call: Duration::from_secs(10),
             renew_ceiling: Duration::from_secs(30),
             goodbye: Duration::from_secs(1),
+            report: Duration::from_secs(5),
         }
     }
 }

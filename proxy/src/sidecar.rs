@@ -32,6 +32,7 @@ use crate::local::LocalTarget;
 use crate::metrics::Metrics;
 use crate::outbound::{UpstreamListener, UpstreamSpec};
 use crate::settings::{Address, Settings, TokenSource, host_name};
+use crate::sightings::Reports;
 use crate::spans;
 use crate::state::{Enrolment, StateDir, StateError};
 use crate::status::{Stage, Status};
@@ -370,6 +371,7 @@ impl Claimed {
             configuration: settings.configuration.clone().unwrap_or_default(),
             health: told,
             open_connections: data.open_connections(),
+            reports: Reports::new(data.sightings(), metrics.clone()),
             goodbye: leaving,
             left,
             drained: drained.clone(),

@@ -16,12 +16,13 @@ use tonic::Streaming;
 use super::configuration::{ConfigurationLane, is_pushed_by};
 use super::dial::{ControlConnection, origin};
 use super::health::Health;
+use super::seen::Telling;
 use super::{Backoff, ControlClient, DeltaRefused, Ended, Lane, Published, leaving};
 use crate::snapshot::Positions;
 use crate::status::Stage;
 
 /// Messages that wait to be sent: more means that the control plane does not read.
-const OUTGOING: usize = 32;
+pub(super) const OUTGOING: usize = 32;
 /// The longest message that is read: a chunk of 256 KiB with room to spare.
 const LONGEST: usize = 1 << 20;
 /// Until the welcome tells better.
@@ -29,9 +30,9 @@ const SILENCE: Duration = Duration::from_secs(25);
 const BEAT: Duration = Duration::from_secs(5);
 
 /// What one stream needs beside the client that it belongs to.
-struct Session {
+pub(super) struct Session {
     connection: ControlConnection,
-    outgoing: mpsc::Sender<v1::SidecarMessage>,
+    pub(super) outgoing: mpsc::Sender<v1::SidecarMessage>,
     acknowledgements: FuturesUnordered<BoxFuture<'static, Option<v1::Ack>>>,
     welcomed: bool,
     /// Since the goodbye: how long the answer to it is waited for.
@@ -43,10 +44,12 @@ struct Session {
     configuration: ConfigurationLane,
     /// The control plane answers what is asked for there.
     is_configured: bool,
+    /// When it is told of the calls that were seen.
+    pub(super) telling: Telling,
 }
 
 impl Session {
-    fn send(&self, message: sidecar_message::Message) -> Result<(), Ended> {
+    pub(super) fn send(&self, message: sidecar_message::Message) -> Result<(), Ended> {
         let message = v1::SidecarMessage { message: Some(message) };
         self.outgoing.try_send(message).map_err(|_| Ended::Lost("the control plane does not read".into()))
     }
@@ -94,6 +97,7 @@ impl ControlClient {
             beats: beats(BEAT),
             configuration: ConfigurationLane::default(),
             is_configured: false,
+            telling: Telling::default(),
             connection,
         };
         session.send(sidecar_message::Message::Hello(hello))?;
@@ -160,6 +164,7 @@ impl ControlClient {
                 }
                 () = self.configuration.changed(), if session.is_configured => self.ask(session)?,
                 _ = session.beats.tick() => self.beat(session)?,
+                due = session.telling.due(self.reports.sightings()) => self.tell_seen(session, due)?,
                 () = sleep_until(session.answer_until.unwrap_or(heard)), if awaits_answer => {
                     tracing::debug!("the control plane did not answer the goodbye");
                     self.left.send_replace(true);
@@ -183,7 +188,10 @@ impl ControlClient {
                 self.left.send_replace(true);
                 Ok(())
             }
-            control_message::Message::Follow(_) => Ok(()),
+            control_message::Message::Follow(follow) => {
+                self.follow(session, Duration::from_millis(follow.for_ms.into()));
+                Ok(())
+            }
             control_message::Message::Delta(_) if !session.welcomed => Err(Ended::Lost("a delta came before the welcome".into())),
             control_message::Message::Delta(delta) => self.take_delta(session, delta),
         }
@@ -205,6 +213,7 @@ impl ControlClient {
             session.beats = beats(Duration::from_millis(welcome.beat_ms.into()));
         }
         session.welcomed = true;
+        self.begin_telling(session, &welcome);
         self.begin_configuration(session, &welcome)?;
         backoff.reset();
         tracing::info!(control = session.connection.address, version = welcome.version, "connected to the control plane");
@@ -335,7 +344,10 @@ impl ControlClient {
     }
 
     /// Ends the stream after the goodbye.
-    async fn hang_up(&self, session: &mut Session, incoming: &mut Streaming<v1::ControlMessage>) -> Ended {
+    async fn hang_up(&mut self, session: &mut Session, incoming: &mut Streaming<v1::ControlMessage>) -> Ended {
+        if let Err(ended) = self.tell_the_last(session) {
+            return ended;
+        }
         let (closed, _) = mpsc::channel(1);
         // Without a sender the request ends, and with it the stream.
         session.outgoing = closed;

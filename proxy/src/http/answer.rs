@@ -82,6 +82,14 @@ impl Refusal {
         }
     }
 
+    /// Whether the sidecar of the caller says so without an instance having it.
+    pub(crate) fn is_before_any_instance(self) -> bool {
+        match self {
+            Self::BadRequest | Self::TooMany | Self::Unavailable | Self::Overloaded | Self::Injected(_) => true,
+            Self::Denied | Self::BadGateway | Self::TimedOut => false,
+        }
+    }
+
     /// The status of gRPC (its «Status codes and their use»; for injected faults «HTTP to gRPC Status Code Mapping»).
     pub(crate) fn grpc_status(self) -> u8 {
         match self {

@@ -12,7 +12,8 @@ use http::header::RETRY_AFTER;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::Frame;
-use postern_intentions::Because;
+use postern_edges::{self as edges, Verdict};
+use postern_intentions::{Because, Protocol};
 use postern_names::{InstanceId, PortName, ServiceName};
 use postern_traffic::{ActiveRequest, Ejection, OpenRequest, Outcome, Permit};
 use tokio::time::{Instant, Sleep};
@@ -25,6 +26,7 @@ use super::trace::Trace;
 use crate::access_log::{AccessLog, Call, RequestRecord};
 use crate::connections::{Closed, Registered};
 use crate::metrics::{Direction, Judged, RequestMetrics};
+use crate::sightings::{Amounts, Counter, HttpCall, Sighting, verdict_of};
 use crate::spans::{Span, SpanSink, bounded};
 use crate::upstreams;
 
@@ -36,6 +38,9 @@ pub(crate) struct Side {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) log: AccessLog,
     pub(crate) spans: Option<SpanSink>,
+    /// What the called service speaks.
+    pub(crate) protocol: Protocol,
+    pub(crate) seen: Arc<Counter>,
 }
 
 /// Who decided, for the log.
@@ -68,6 +73,12 @@ pub(crate) struct Exchange {
     instance: Option<InstanceId>,
     judged: Option<Judged>,
     because: Decider,
+    /// What decided the verdict, where something else ended it.
+    ruled_by: Option<Decider>,
+    /// It was allowed no more.
+    is_revoked: bool,
+    /// A sidecar refused it before an instance had it.
+    is_unreached: bool,
     status: Option<StatusCode>,
     grpc_status: Option<u8>,
     sent: Option<Arc<Sent>>,
@@ -113,6 +124,9 @@ impl Exchange {
             instance: None,
             judged: None,
             because: Decider::Words("".into()),
+            ruled_by: None,
+            is_revoked: false,
+            is_unreached: false,
             status: None,
             grpc_status: None,
             sent: None,
@@ -284,8 +298,9 @@ impl Exchange {
         }
         self.answers(answer.status(), answer.headers());
         self.reason.get_or_insert(refusal.word());
+        self.is_unreached = refusal.is_before_any_instance();
         if refusal != Refusal::Denied {
-            self.because = Decider::Words(because.into());
+            self.ruled_by = Some(std::mem::replace(&mut self.because, Decider::Words(because.into())));
         }
         answer
     }
@@ -318,6 +333,7 @@ impl Exchange {
             self.because = Decider::Words(because.into());
         }
         if *closed != Closed::Draining {
+            self.is_revoked = true;
             self.metrics.revoked();
         }
         self.because.to_string()
@@ -347,6 +363,45 @@ impl Exchange {
             because: self.because.clone(),
             reason,
         }
+    }
+
+    /// Counts it on its edge. What reached an instance of another service is counted there.
+    fn account(&self, bytes_in: u64, bytes_out: u64, took: Duration) {
+        let is_inbound = self.side.direction == Direction::Inbound;
+        if !is_inbound && !self.is_unreached {
+            return;
+        }
+        let (verdict, because) = match (&self.ruled_by, verdict_of(self.judged)) {
+            _ if !is_inbound => (Verdict::Failed, &self.because),
+            _ if self.is_revoked => (Verdict::Deny, &self.because),
+            (Some(ruled_by), verdict) if verdict != Verdict::Failed => (verdict, ruled_by),
+            (_, verdict) => (verdict, &self.because),
+        };
+        let is_error = match self.language {
+            Language::Grpc => self.grpc_status != Some(0),
+            Language::Http => self.status.is_none_or(|status| status.is_server_error()),
+        };
+        self.side.seen.count(&Sighting {
+            direction: self.side.direction,
+            peer: if is_inbound { &self.side.source } else { &self.destination },
+            port: &self.side.port,
+            protocol: self.side.protocol,
+            verdict,
+            because: because.into(),
+            http: Some(HttpCall {
+                method: edges::Method::of(self.method.as_str()),
+                path: self.target.as_ref().map_or("", PathAndQuery::path),
+                status: self.status.map_or(0, |status| status.as_u16()),
+            }),
+            amounts: Amounts {
+                calls: 1,
+                errors: u64::from(is_error && verdict.went_through()),
+                bytes_in,
+                bytes_out,
+                took: Some(took),
+            },
+            at: self.begun + took,
+        });
     }
 
     /// What the end says of the instance.
@@ -379,6 +434,10 @@ impl Drop for Exchange {
         let took = self.begun.elapsed();
         let reason = self.reason.unwrap_or(if self.complete { "answered" } else { "caller_gone" });
         self.metrics.answered(&self.method, self.status, self.judged, took);
+        let is_inbound = self.side.direction == Direction::Inbound;
+        let (bytes_in, bytes_out) = if is_inbound { (sent, self.answered) } else { (self.answered, sent) };
+        // From the caller and to it, whichever side this is.
+        self.account(sent, self.answered, took);
         let call = Call {
             direction: self.side.direction,
             source: self.side.source.as_str(),
@@ -396,8 +455,8 @@ impl Drop for Exchange {
             path: self.target.as_ref().map_or("", PathAndQuery::path),
             status: self.status.map(|status| status.as_u16()),
             grpc_status: self.grpc_status,
-            bytes_in: if self.side.direction == Direction::Inbound { sent } else { self.answered },
-            bytes_out: if self.side.direction == Direction::Inbound { self.answered } else { sent },
+            bytes_in,
+            bytes_out,
             duration: took,
             reason,
             trace: self.trace,

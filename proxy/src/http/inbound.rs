@@ -41,6 +41,7 @@ use crate::clock::Clock;
 use crate::connections::{Connections, Judgeable, Registered, What};
 use crate::local::LocalTarget;
 use crate::metrics::{ConnectionMetrics, Direction, Judged, Metrics, RequestMetrics};
+use crate::sightings::Counter;
 use crate::snapshot::SnapshotSource;
 use crate::spans::SpanSink;
 use crate::transport::Stream;
@@ -56,6 +57,7 @@ pub(crate) struct HttpInbound {
     pub(crate) log: AccessLog,
     pub(crate) spans: Option<SpanSink>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) seen: Arc<Counter>,
     pub(crate) server: Server,
     pub(crate) locals: Locals,
     pub(crate) own: Arc<OwnService>,
@@ -138,7 +140,8 @@ impl HttpInbound {
         address: SocketAddr,
     ) -> HttpEnd {
         let judgeable = registered.judgeable().clone();
-        let version = Version::of(self.snapshots.borrow().protocol);
+        let protocol = self.snapshots.borrow().protocol;
+        let version = Version::of(protocol);
         let Some(pool) = self.locals.pool(&judgeable.port, version) else {
             stream.reset(crate::transport::tunnel::Reason::NoSuchPort);
             return HttpEnd::UnknownPort;
@@ -155,6 +158,8 @@ impl HttpInbound {
             address: Some(address),
             log: self.log.clone(),
             spans: self.spans.clone(),
+            protocol,
+            seen: self.seen.clone(),
         };
         let connection = Arc::new(PeerConnection {
             side: Arc::new(side),

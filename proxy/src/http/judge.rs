@@ -38,6 +38,19 @@ impl JudgedRequest {
         Self { method: head.method.clone(), target: target_of(head), host, headers: head.headers.clone(), tokens, paths }
     }
 
+    /// Its method.
+    pub(crate) fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    /// Its target, as it was received.
+    pub(crate) fn target(&self) -> &str {
+        match &self.target {
+            Target::Origin(target) => target.as_str(),
+            Target::Other(target) => target,
+        }
+    }
+
     /// Whether it may go on, and in which form.
     pub(crate) fn judge(
         &self,
@@ -55,10 +68,7 @@ impl JudgedRequest {
         };
         let request = Request {
             method: self.method.as_str(),
-            target: match &self.target {
-                Target::Origin(target) => target.as_str(),
-                Target::Other(target) => target,
-            },
+            target: self.target(),
             host: self.host.as_ref().and_then(|host| host.to_str().ok()),
             headers: &self.headers,
             tokens: &self.tokens,

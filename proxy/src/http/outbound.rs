@@ -60,6 +60,8 @@ impl HttpOutbound {
             address: None,
             log: outbound.log.clone(),
             spans: outbound.spans.clone(),
+            protocol: outbound.protocol(),
+            seen: outbound.seen.clone(),
         };
         let connection = Arc::new(CallerConnection {
             side: Arc::new(side),

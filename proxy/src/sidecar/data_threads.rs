@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::ProxyError;
 use crate::data_plane::{DataPlane, DataPlaneConfig, Shared, keep_house};
+use crate::sightings::Sightings;
 
 /// The workers of a sidecar. Dropping this ends them at once.
 #[derive(Debug)]
@@ -23,6 +24,7 @@ pub struct DataThreads {
     ended: mpsc::Receiver<()>,
     enforced: watch::Receiver<u64>,
     open: Arc<AtomicUsize>,
+    sightings: Arc<Sightings>,
     /// What is done once for all workers, until the last of them has ended. Dropping it ends it.
     _upkeep: JoinSet<()>,
 }
@@ -46,6 +48,7 @@ impl DataThreads {
         let (end, ended) = mpsc::channel(1);
         let (enforced_sender, enforced) = watch::channel(0);
         let open = shared.open_counter();
+        let sightings = shared.sightings();
         let mut others = Vec::new();
         for _ in 1..workers {
             others.push(config.for_another_worker().map_err(system)?);
@@ -67,7 +70,7 @@ impl DataThreads {
                 Err(_) => return Err(system(io::Error::other("the thread ended"))),
             }
         }
-        Ok(Self { drain, ended, enforced, open, _upkeep: upkeep })
+        Ok(Self { drain, ended, enforced, open, sightings, _upkeep: upkeep })
     }
 
     /// The number of the snapshot that every open connection was judged by.
@@ -78,6 +81,11 @@ impl DataThreads {
     /// The number of open connections.
     pub fn open_connections(&self) -> Arc<AtomicUsize> {
         self.open.clone()
+    }
+
+    /// What the workers saw of calls.
+    pub fn sightings(&self) -> Arc<Sightings> {
+        self.sightings.clone()
     }
 
     /// Waits for an end that nobody asked for.
