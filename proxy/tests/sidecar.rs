@@ -47,6 +47,7 @@ struct Service {
     heard: mpsc::Sender<sidecar_message::Message>,
     /// Is sent after the first acknowledgement.
     afterwards: Option<v1::Delta>,
+    understands: &'static [&'static str],
 }
 
 impl Service {
@@ -89,9 +90,10 @@ impl Mesh for Service {
         let (outgoing, messages) = mpsc::channel(16);
         let heard = self.heard.clone();
         let mut afterwards = self.afterwards.clone();
+        let welcome = v1::Welcome { understands: self.understands.iter().map(ToString::to_string).collect(), ..welcome() };
         tokio::spawn(async move {
             let say = |message| v1::ControlMessage { message: Some(message) };
-            outgoing.send(Ok(say(control_message::Message::Welcome(welcome())))).await.unwrap();
+            outgoing.send(Ok(say(control_message::Message::Welcome(welcome)))).await.unwrap();
             outgoing.send(Ok(say(control_message::Message::Delta(everything())))).await.unwrap();
             while let Ok(Some(message)) = incoming.message().await {
                 let Some(message) = message.message else { continue };
@@ -141,11 +143,15 @@ impl Control {
     }
 
     async fn start_and_send(ttl: Duration, afterwards: Option<v1::Delta>) -> Self {
+        Self::start_understanding(ttl, afterwards, &[]).await
+    }
+
+    async fn start_understanding(ttl: Duration, afterwards: Option<v1::Delta>, understands: &'static [&'static str]) -> Self {
         let (trust_domain, datacenter) = ("example.com".parse().unwrap(), "dc1".parse().unwrap());
         let authority = Arc::new(Authority::create(&trust_domain, &datacenter, SystemTime::now()).unwrap());
         let token = EnrolmentToken::generate(authority.pin()).unwrap();
         let (heard, hearing) = mpsc::channel(1_024);
-        let service = Service { authority: authority.clone(), token: token.clone(), ttl, heard, afterwards };
+        let service = Service { authority: authority.clone(), token: token.clone(), ttl, heard, afterwards, understands };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = TlsAcceptor::from(tls(&authority, datacenter));
@@ -423,4 +429,71 @@ async fn an_svid_that_expired_while_the_sidecar_was_away_is_renewed_and_not_serv
     sidecar.stop("done").await;
     let state = StateDir::open(&state_dir, &"web-1".parse().unwrap()).unwrap();
     assert!(state.enrolment().unwrap().unwrap().svid.not_after() > not_after);
+}
+
+/// A sidecar whose service has called an upstream that has no instance.
+async fn with_a_call_that_fails(control: &Control, directory: &std::path::Path) -> Sidecar {
+    let mut settings = control.settings(directory);
+    settings.upstreams = vec!["db=127.0.0.1:0".parse().unwrap()];
+    settings.periods.report = Duration::from_millis(200);
+    let sidecar = Sidecar::start(settings).await;
+    let mut caller = tokio::net::TcpStream::connect(&sidecar.addresses.upstreams["db"]).await.unwrap();
+    let ended = tokio::time::timeout(PATIENCE, caller.read(&mut [0])).await.expect("an end");
+    assert!(!matches!(ended, Ok(1..)), "nothing answers");
+    sidecar
+}
+
+fn an_upstream() -> v1::Delta {
+    let service = v1::ServiceBody { protocol: "tcp".into(), allowed: true, ..Default::default() };
+    v1::Delta {
+        lane: v1::Lane::Reachability.into(),
+        to: Some(v1::Position { epoch: 1, revision: 9 }),
+        upserts: vec![v1::Resource { key: "service/db".into(), revision: 2, body: service.encode_to_vec().into() }],
+        last: true,
+        ..everything()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_seen_is_told_to_a_control_plane_that_understands_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let understands = &[postern_api::understanding::EDGES];
+    let mut control = Control::start_understanding(Duration::from_secs(3_600), Some(an_upstream()), understands).await;
+    let sidecar = with_a_call_that_fails(&control, directory.path()).await;
+
+    let (mut edge, mut decision) = (None, None);
+    control
+        .hears("the edge and the decision", |message| {
+            if let sidecar_message::Message::Seen(seen) = message {
+                edge = seen.edges.first().cloned().or(edge.take());
+                decision = seen.decisions.first().cloned().or(decision.take());
+            }
+            (edge.is_some() && decision.is_some()).then_some(())
+        })
+        .await;
+
+    let (edge, decision) = (edge.unwrap(), decision.unwrap());
+    assert_eq!((edge.peer.as_str(), edge.outbound, edge.verdict.as_str(), edge.count), ("db", true, "failed", 1));
+    assert_eq!((decision.peer.as_str(), decision.because.as_str()), ("db", "no healthy instance is known"));
+    sidecar.stop("done").await;
+    control.task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_told_of_calls_to_a_control_plane_that_does_not_understand_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut control = Control::start_and_send(Duration::from_secs(3_600), Some(an_upstream())).await;
+    let sidecar = with_a_call_that_fails(&control, directory.path()).await;
+
+    let mut beats = 0;
+    control
+        .hears("many beats", |message| {
+            assert!(!matches!(message, sidecar_message::Message::Seen(_)));
+            beats += usize::from(matches!(message, sidecar_message::Message::Beat(_)));
+            (beats > 60).then_some(())
+        })
+        .await;
+
+    sidecar.stop("done").await;
+    control.task.abort();
 }

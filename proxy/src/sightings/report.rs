@@ -52,13 +52,13 @@ impl Reports {
     }
 
     /// A new stream begins, which was told nothing.
-    pub(crate) fn begin_stream(&mut self) {
+    pub fn begin_stream(&mut self) {
         self.stream += 1;
         self.tells_open = true;
     }
 
     /// What is to be told now, in at most `most` messages; what they have no room for is told the next time.
-    pub(crate) fn messages(&mut self, most: usize) -> Vec<v1::Seen> {
+    pub fn messages(&mut self, most: usize) -> Vec<v1::Seen> {
         if most == 0 {
             return Vec::new();
         }
@@ -79,7 +79,7 @@ impl Reports {
     }
 
     /// The single calls that are to be told now, if there are any.
-    pub(crate) fn decisions(&mut self) -> Option<v1::Seen> {
+    pub fn decisions(&mut self) -> Option<v1::Seen> {
         self.sightings.is_not_urgent();
         let now = Instant::now();
         let mut told = v1::Seen::default();

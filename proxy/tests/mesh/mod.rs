@@ -25,6 +25,7 @@ use postern_proxy::data_plane::{
     AccessLog, DataPlane, DataPlaneConfig, Limits, LocalTarget, LogMode, Metrics, RecordLayerKind, Shared, Sink, TransportMode,
     UpstreamListener, UpstreamSpec,
 };
+use postern_proxy::sightings::Reports;
 use postern_proxy::snapshot::{Endpoint, PairVerdict, Positions, Snapshot, Upstream};
 use postern_traffic::ServiceSettings;
 use postern_traffic::settings::Percent;
@@ -519,6 +520,13 @@ impl Side {
         self.trust.store(snapshot.trust.clone());
         self.snapshots.send_replace(snapshot);
         sequence
+    }
+
+    /// What is told of the calls that it sees from now on, to a control plane that was told nothing yet.
+    pub fn reports(&self) -> Reports {
+        let mut reports = Reports::new(self.plane.shared.sightings(), self.metrics.clone());
+        reports.begin_stream();
+        reports
     }
 
     /// All metrics as text.
