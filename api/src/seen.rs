@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use postern_edges::{Edge, Histogram, HttpPart, MOST_BECAUSE_BYTES, Method, Shape, Tally};
+use postern_edges::{Edge, Histogram, HttpPart, MOST_BECAUSE_BYTES, Method, Shape, Tally, Verdict};
 use postern_intentions::Protocol;
 use postern_names::{PortName, ServiceName};
 
@@ -70,10 +70,10 @@ pub fn edge_from_wire(own: &ServiceName, wire: &v1::SeenEdge, now: SystemTime) -
     let edge = Edge {
         source,
         destination,
-        port: wire.port.parse::<PortName>().map_err(|error| NotTaken::new("port", error))?,
+        port: port(&wire.port)?,
         protocol: protocol(&wire.protocol)?,
-        verdict: wire.verdict.parse().map_err(|error| NotTaken::new("verdict", error))?,
-        because: cut(&wire.because, MOST_BECAUSE_BYTES).into(),
+        verdict: verdict(&wire.verdict, wire.outbound)?,
+        because: printable(&wire.because, MOST_BECAUSE_BYTES).into(),
         http,
     };
     let mut latency = Histogram::default();
@@ -123,10 +123,35 @@ pub fn protocol(word: &str) -> Result<Protocol, NotTaken> {
     word.parse().map_err(|error| NotTaken::new("protocol", error))
 }
 
+/// A port by its name.
+///
+/// # Errors
+/// [`NotTaken`] when it is none.
+pub fn port(name: &str) -> Result<PortName, NotTaken> {
+    name.parse().map_err(|error| NotTaken::new("port", error))
+}
+
+/// A verdict by its word. The caller's side judges nothing: of an outbound call it says that it failed.
+///
+/// # Errors
+/// [`NotTaken`] when it is none.
+pub fn verdict(word: &str, is_outbound: bool) -> Result<Verdict, NotTaken> {
+    let verdict = word.parse().map_err(|error| NotTaken::new("verdict", error))?;
+    if is_outbound && verdict != Verdict::Failed {
+        return Err(NotTaken::new("verdict", format!("{verdict} of an outbound call; only its destination judges it")));
+    }
+    Ok(verdict)
+}
+
+/// At most `most` bytes of a text, as a terminal may be shown it.
+pub fn printable(text: &str, most: usize) -> String {
+    cut(text, most).chars().map(|c| if c.is_control() { '_' } else { c }).collect()
+}
+
 /// A path as it may be kept: without its query, short, and printable.
 pub fn path_to_keep(target: &str) -> String {
     let path = &target[..target.find(['?', '#']).unwrap_or(target.len())];
-    cut(path, MOST_PATH_BYTES).chars().map(|c| if c.is_control() { '_' } else { c }).collect()
+    printable(path, MOST_PATH_BYTES)
 }
 
 fn sample(path: &str) -> Option<Arc<str>> {
@@ -154,7 +179,6 @@ pub fn before(now: SystemTime, ago_ms: u32) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
-    use postern_edges::Verdict;
     use proptest::prelude::*;
 
     use super::*;
@@ -198,7 +222,8 @@ mod tests {
         let wire = edge_to_wire(&edge(None), false, &Tally::new(now), now);
         let (inbound, _) = edge_from_wire(&name("db"), &wire, now).unwrap();
         assert_eq!((inbound.source.as_str(), inbound.destination.as_str()), ("web", "db"));
-        let (outbound, _) = edge_from_wire(&name("db"), &v1::SeenEdge { outbound: true, ..wire }, now).unwrap();
+        let (outbound, _) =
+            edge_from_wire(&name("db"), &v1::SeenEdge { outbound: true, verdict: "failed".into(), ..wire }, now).unwrap();
         assert_eq!((outbound.source.as_str(), outbound.destination.as_str()), ("db", "web"));
     }
 
@@ -210,6 +235,7 @@ mod tests {
             (v1::SeenEdge { peer: "*".into(), ..good.clone() }, "peer"),
             (v1::SeenEdge { port: "A".into(), ..good.clone() }, "port"),
             (v1::SeenEdge { verdict: "maybe".into(), ..good.clone() }, "verdict"),
+            (v1::SeenEdge { outbound: true, verdict: "allow".into(), ..good.clone() }, "verdict"),
             (v1::SeenEdge { protocol: "udp".into(), ..good.clone() }, "protocol"),
             (v1::SeenEdge { method: "GET".into(), shape: "x".into(), ..good.clone() }, "shape"),
         ] {

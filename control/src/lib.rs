@@ -10,6 +10,7 @@
 //! | `service_config` | changes of settings and JWT providers, and the keys that come from elsewhere |
 //! | `kv`, `sessions`, `events` | the key-value store, who holds its locks, and messages to whoever waits |
 //! | `registry`, `push`, `grpc` | instances, and their streams |
+//! | `edges` | who calls whom, as the sidecars see it |
 //! | `acl` | who may do what with what the HTTP API serves |
 //! | `dns` | services and nodes by name |
 //! | `http`, `metrics`, `doctor` | the HTTP API and what can be seen |
@@ -21,6 +22,7 @@ pub mod acl;
 pub mod audit;
 pub mod dns;
 pub mod doctor;
+pub mod edges;
 pub mod events;
 pub mod grpc;
 pub mod http;

@@ -19,6 +19,7 @@ use crate::acl::Accounts;
 use crate::audit::{AuditSettings, AuditWriter, spawn_writer};
 use crate::dns::{self, DnsError, DnsListen, DnsListener, DnsServer};
 use crate::doctor::Surroundings;
+use crate::edges::Traffic;
 use crate::events::Events;
 use crate::grpc::{self, GrpcConfig, GrpcError, GrpcServer, GrpcSettings};
 use crate::http::certificate::{CertificateSlot, Reachable};
@@ -198,7 +199,8 @@ impl Control {
         }
         let audit = spawn_writer(Arc::clone(&store), data_dir.audit(), AuditSettings::default());
         let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&seal));
-        let mesh = start_mesh(settings, &store, &mirror, &keys, &identity, &metrics);
+        let traffic = Traffic::start();
+        let mesh = start_mesh(settings, &store, &mirror, &keys, &traffic, &identity, &metrics);
         mesh.follow_bundle(identity.bundle_changes());
         let policy = Arc::new(Policy::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
         let service_configs = Arc::new(ServiceConfigs::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
@@ -230,6 +232,7 @@ impl Control {
             service_configs,
             jwks,
             keys,
+            traffic,
             sessions,
             events: Events::new(started_at),
             identity: Arc::clone(&identity),
@@ -383,6 +386,7 @@ fn start_mesh(
     store: &Arc<dyn Store>,
     mirror: &Arc<Mirror>,
     keys: &Arc<KeyValues>,
+    traffic: &Arc<Traffic>,
     identity: &Arc<IdentityService>,
     metrics: &Arc<Metrics>,
 ) -> Arc<MeshService> {
@@ -400,8 +404,15 @@ fn start_mesh(
         },
         ..PushSettings::default()
     };
-    let mesh =
-        MeshService::start(Arc::clone(store), Arc::clone(mirror), Arc::clone(keys), identity.trust(), identity.on_open(), push);
+    let mesh = MeshService::start(
+        Arc::clone(store),
+        Arc::clone(mirror),
+        Arc::clone(keys),
+        Arc::clone(traffic),
+        identity.trust(),
+        identity.on_open(),
+        push,
+    );
     let metrics = Arc::clone(metrics);
     mesh.stats().observe_with(Box::new(move |took| metrics.pushed(took)));
     mesh
@@ -454,3 +465,6 @@ fn raise_file_limit() -> u64 {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,8 +19,10 @@ fn the_api_answers_as_its_description_says() {
     command.args(["-H", &format!("Authorization: Bearer {}", token.trim())]);
     command.args(["--checks", CHECKS, "--phases", "coverage,fuzzing", "--max-examples", "5"]);
     command.args(["--generation-deterministic", "--no-color", "--exclude-path", "/v1/openapi.json"]);
+    // It does not end by itself; tests of their own follow it.
+    command.args(["--exclude-path", "/v1/live"]);
     let output = command.current_dir(mesh.path("")).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("Tested: 27"), "all of it was tested: {text}");
+    assert!(text.contains("Tested: 28"), "all of it was tested: {text}");
 }

@@ -23,7 +23,7 @@
 //! | `GET /v1/authority/bundle` | → PEM |
 //! | `GET /v1/overview` | → [`Status`] |
 //! | `GET /v1/edges?since_s=&service=&source=&destination=&verdict=&by=` | → [`Edges`] |
-//! | `GET /v1/live?service=&source=&destination=&verdict=&what=` | → server-sent events: [`SeenDecision`], [`Edges`], [`LiveChange`] |
+//! | `GET /v1/live?since_s=&service=&source=&destination=&verdict=&what=&for_s=` | → server-sent events: [`SeenDecision`], [`Edges`], [`LiveChange`] |
 //! | `POST /v1/suggest` | [`SuggestRequest`] → [`Suggestion`] |
 //! | `GET /v1/doctor` | → `Vec<`[`Finding`]`>` |
 //! | `GET /v1/prometheus/targets` | → `Vec<`[`PrometheusTarget`]`>` |

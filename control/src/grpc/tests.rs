@@ -3,6 +3,7 @@
 mod apply;
 mod flood;
 mod leaving;
+mod seen;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use tonic::body::Body;
 use tonic::{Response, Status, Streaming};
 
 use super::*;
+use crate::edges::Traffic;
 use crate::kv::KeyValues;
 use crate::push::PushSettings;
 use crate::records::{self, ClusterRecord, IntentionRecord, IssuanceRecord, RevokedRecord};
@@ -52,6 +54,7 @@ struct Rig {
     authority: Authority,
     trust: TrustSource,
     mesh: Arc<MeshService>,
+    traffic: Arc<Traffic>,
     server: GrpcServer,
     opened: Arc<parking_lot::Mutex<Vec<Serial>>>,
 }
@@ -85,7 +88,16 @@ async fn rig_with(push: PushSettings, settings: GrpcSettings) -> Rig {
         Arc::new(move |serial| opened.lock().push(serial))
     };
     let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), Arc::new(SealKey::in_memory()));
-    let mesh = MeshService::start(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&keys), Arc::clone(&trust), on_open, push);
+    let traffic = Traffic::start();
+    let mesh = MeshService::start(
+        Arc::clone(&store),
+        Arc::clone(&mirror),
+        Arc::clone(&keys),
+        Arc::clone(&traffic),
+        Arc::clone(&trust),
+        on_open,
+        push,
+    );
     let mut chain_and_key = issue(&authority, Subject::ControlPlane, DAY, SystemTime::now());
     chain_and_key.0.push(authority.root().clone());
     let svid = Arc::new(SvidSlot::new(Arc::new(Svid::new(chain_and_key.0, chain_and_key.1).unwrap())));
@@ -99,7 +111,7 @@ async fn rig_with(push: PushSettings, settings: GrpcSettings) -> Rig {
         settings,
     })
     .unwrap();
-    Rig { store, mirror, authority, trust, mesh, server, opened }
+    Rig { store, mirror, authority, trust, mesh, traffic, server, opened }
 }
 
 fn issue(

@@ -66,6 +66,8 @@ pub fn of(method: &Method, path: &str) -> Demand {
         ["v1", "intentions", _, destination] => Subject::Intentions((*destination).to_owned()),
         // It changes nothing; the route asks for the destination.
         ["v1", "decide"] => return Demand::Permission(Read, Subject::Intentions(String::new())),
+        // The routes leave out what the caller may not read.
+        ["v1", "edges" | "live"] if reads => Subject::Intentions(String::new()),
         ["v1", "services" | "service-config" | "tokens"] if reads => Subject::Service(String::new()),
         ["v1", "services", name] if reads => Subject::Service((*name).to_owned()),
         ["v1", "service-config", name] => Subject::Service((*name).to_owned()),

@@ -10,17 +10,19 @@
 //! | `certificate` | the certificate that they show, where nobody brought one |
 //! | `host`, `auth`, `demand`, `input`, `error` | what every request passes |
 //! | `consul` | the routes of Consul's API |
-//! | `intentions`, `tokens`, `services`, `service_config`, `status` | the routes |
+//! | `intentions`, `edges`, `live`, `tokens`, `services`, `service_config`, `status` | the routes |
 //! | `openapi` | what describes them |
 
 pub mod auth;
 pub mod certificate;
 pub mod consul;
 pub mod demand;
+mod edges;
 mod error;
 pub mod host;
 mod input;
 mod intentions;
+mod live;
 mod openapi;
 pub mod serve;
 mod service_config;
@@ -47,6 +49,7 @@ pub(crate) use self::services::is_loopback_elsewhere;
 pub use self::status::mesh_info;
 use crate::acl::Accounts;
 use crate::doctor::Surroundings;
+use crate::edges::Traffic;
 use crate::events::Events;
 use crate::identity::IdentityService;
 use crate::kv::KeyValues;
@@ -80,6 +83,8 @@ pub struct Api {
     pub identity: Arc<IdentityService>,
     /// Keys and values.
     pub keys: Arc<KeyValues>,
+    /// What the sidecars see of calls.
+    pub traffic: Arc<Traffic>,
     /// Who holds their locks.
     pub sessions: Arc<Sessions>,
     /// User events.
@@ -123,6 +128,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/intentions/{source}/{destination}", get(intentions::get).put(intentions::set).delete(intentions::delete))
         .route("/v1/default-policy", put(intentions::set_default))
         .route("/v1/decide", post(intentions::decide))
+        .route("/v1/edges", get(edges::list))
+        .route("/v1/live", get(live::follow))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/v1/services", get(services::list))

@@ -35,6 +35,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub use self::sidecar::{Identity, SidecarStatus};
 pub use self::sidecars::{IdInUse, Sidecars};
 pub use self::stats::{ObservePush, PushStats};
+use crate::edges::Traffic;
 use crate::identity::CallerInfo;
 use crate::kv::KeyValues;
 use crate::mirror::Mirror;
@@ -83,6 +84,7 @@ pub struct MeshService {
     registry: Arc<Registry>,
     sidecars: Arc<Sidecars>,
     keys: Arc<KeyValues>,
+    traffic: Arc<Traffic>,
     trust: TrustSource,
     on_open: OnOpen,
     settings: PushSettings,
@@ -93,11 +95,12 @@ pub struct MeshService {
 
 impl MeshService {
     /// Starts the registry and the push. `trust` holds the bundle that sidecars get; `on_open` hears of each SVID in use,
-    /// `keys` opens the values that sidecars ask for.
+    /// `keys` opens the values that sidecars ask for, `traffic` keeps what they see.
     pub fn start(
         store: Arc<dyn Store>,
         mirror: Arc<Mirror>,
         keys: Arc<KeyValues>,
+        traffic: Arc<Traffic>,
         trust: TrustSource,
         on_open: OnOpen,
         settings: PushSettings,
@@ -106,7 +109,7 @@ impl MeshService {
         let sidecars = Sidecars::new(Arc::clone(&mirror), Arc::clone(&sets), Arc::new(PushStats::default()));
         let registry = Registry::start(store, Arc::clone(&mirror), sets, settings.registry.clone());
         let (streams, follower) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { mirror, registry, sidecars, keys, trust, on_open, settings, streams, follower })
+        Arc::new(Self { mirror, registry, sidecars, keys, traffic, trust, on_open, settings, streams, follower })
     }
 
     /// Has every stream send the bundle as soon as `changes` tells of a new one, which `trust` then holds.
@@ -124,6 +127,11 @@ impl MeshService {
     /// All open streams.
     pub fn sidecars(&self) -> Arc<Sidecars> {
         Arc::clone(&self.sidecars)
+    }
+
+    /// What the sidecars see of calls.
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     /// Who is where.

@@ -18,6 +18,9 @@ use super::lanes::{Lane, Pending};
 use super::render::{TakesSettings, TakesWeights};
 use crate::mirror::View;
 
+/// For how long a sidecar tells all decisions, once it is asked to.
+const FOLLOW: Duration = Duration::from_secs(10);
+
 /// The two lanes of a stream that others mark. The configuration lane is the stream's own.
 #[derive(Debug)]
 pub struct Lanes {
@@ -81,6 +84,16 @@ pub struct Sidecar {
     pub(super) understands: Vec<String>,
     pub(super) active_connections: AtomicU64,
     pub(super) clock_ahead_ms: AtomicI64,
+    follow: Mutex<Follow>,
+}
+
+/// Whether somebody follows what this sidecar decides.
+#[derive(Debug, Default)]
+struct Follow {
+    /// It is yet to be told.
+    is_due: bool,
+    /// Until when it tells all decisions.
+    until: Option<Instant>,
 }
 
 /// How far the lanes got, for those who wait.
@@ -205,7 +218,26 @@ impl Sidecar {
             understands,
             active_connections: AtomicU64::new(0),
             clock_ahead_ms: AtomicI64::new(0),
+            follow: Mutex::default(),
         }
+    }
+
+    /// Has it tell all decisions for a while from now on, unless it still does for more than half of that.
+    pub(super) fn follow(&self, now: Instant) {
+        {
+            let mut follow = self.follow.lock();
+            if follow.until.is_some_and(|until| until > now + FOLLOW / 2) {
+                return;
+            }
+            *follow = Follow { is_due: true, until: Some(now + FOLLOW) };
+        }
+        self.wake.notify_one();
+    }
+
+    /// What it is to be told of those who follow.
+    pub(super) fn take_follow(&self) -> Option<v1::Follow> {
+        let is_due = std::mem::take(&mut self.follow.lock().is_due);
+        is_due.then(|| v1::Follow { for_ms: u32::try_from(FOLLOW.as_millis()).unwrap_or(u32::MAX) })
     }
 
     /// Watches what it calls, and where the settings in this view lead from there. Gives that.

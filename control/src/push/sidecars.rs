@@ -10,6 +10,7 @@ use postern_api::http::{InForce, NotConnected};
 use postern_api::key::ResourceKey;
 use postern_api::v1::Lane;
 use postern_ca::Serial;
+use postern_edges::Filter;
 use postern_intentions::{PairKey, Party};
 use postern_names::{InstanceId, PortName, ServiceName};
 use tokio::time::Instant;
@@ -112,6 +113,20 @@ impl Sidecars {
     pub(super) fn wake_all(&self) {
         for sidecar in self.index.read().all.values() {
             sidecar.wake.notify_one();
+        }
+    }
+
+    /// Has the sidecars that decide such calls tell all their decisions, for ten seconds from now on.
+    pub fn follow(&self, filter: &Filter) {
+        let now = Instant::now();
+        let index = self.index.read();
+        match &filter.destination {
+            // It decides; its callers tell what did not reach it.
+            Some(destination) => {
+                index.of_service(destination).chain(index.callers_of(destination)).for_each(|sidecar| sidecar.follow(now));
+            }
+            // Whoever is called by a service need not be one of those that its sidecars name.
+            None => index.all.values().for_each(|sidecar| sidecar.follow(now)),
         }
     }
 

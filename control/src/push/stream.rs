@@ -23,6 +23,7 @@ use super::configuration::Configuration;
 use super::lanes::{Content, into_chunks};
 use super::render::{Receiver, Source};
 use super::sidecar::{End, Identity, Sidecar, Told};
+use crate::edges::{Allowance, Teller};
 use crate::registry::{RegisterError, Registration};
 
 /// Upstreams that one sidecar may have.
@@ -62,6 +63,7 @@ pub(super) async fn serve(
             let stream = OpenStream::new(&mesh, &opener, Arc::clone(&sidecar), messages.clone());
             let end = stream.run(inbound).await;
             sidecar.is_open.store(false, Ordering::Release);
+            mesh.traffic.ended(sidecar.number);
             mesh.sidecars.release(&sidecar);
             mesh.sidecars.stats.sidecars.fetch_sub(1, Ordering::Relaxed);
             tracing::info!(instance = %sidecar.identity.instance, address = %opener.address, because = end.reason(), "sidecar disconnected");
@@ -192,12 +194,14 @@ struct OpenStream<'a> {
     reachability: Outgoing,
     configuration: Configuration,
     configured: Outgoing,
-    /// Welcome and heartbeats: they go before any chunk.
+    /// Welcome, heartbeats and the like: they go before any chunk.
     first: VecDeque<Down>,
     verdicts: BTreeMap<ServiceName, SystemTime>,
     bundle_sequence: u64,
     heard_at: Instant,
     heartbeat_at: Instant,
+    teller: Teller,
+    allowance: Allowance,
     /// It said goodbye.
     has_left: bool,
 }
@@ -208,7 +212,10 @@ impl<'a> OpenStream<'a> {
         let welcome = welcome(mesh, opener);
         sidecar.is_open.store(true, Ordering::Release);
         tracing::info!(instance = %sidecar.identity.instance, service = %opener.service, address = %opener.address, "sidecar connected");
+        let Identity { instance, service, .. } = sidecar.identity.clone();
         Self {
+            teller: Teller { stream: sidecar.number, service, instance },
+            allowance: Allowance::full(now),
             heartbeat_at: now + first_heartbeat(mesh.settings.heartbeat, sidecar.number),
             mesh,
             sidecar,
@@ -263,6 +270,10 @@ impl<'a> OpenStream<'a> {
 
     /// Renders what was marked, lane by lane, where nothing is in flight.
     fn prepare(&mut self) {
+        if let Some(follow) = self.sidecar.take_follow() {
+            self.first.retain(|message| !matches!(message, Down::Follow(_)));
+            self.first.push_back(Down::Follow(follow));
+        }
         let trust = self.mesh.trust.load_full();
         if trust.bundle.sequence != self.bundle_sequence {
             self.bundle_sequence = trust.bundle.sequence;
@@ -338,7 +349,10 @@ impl<'a> OpenStream<'a> {
                 let topics = self.mesh.mirror.topics();
                 self.configuration.watch(watch, topics).map_err(End::refused)
             }
-            Some(Up::Seen(_)) => Ok(()),
+            Some(Up::Seen(seen)) => {
+                self.mesh.traffic.take(&self.teller, &mut self.allowance, seen, SystemTime::now());
+                Ok(())
+            }
             Some(Up::Hello(_)) | None => Err(End::refused("a message that has no place here")),
         }
     }

@@ -266,9 +266,9 @@ impl Ledger {
     }
 
     /// The same for these edges alone.
-    pub fn select_among(&self, edges: &BTreeSet<Arc<Edge>>, since: SystemTime, now: SystemTime) -> Selection {
+    pub fn select_among(&self, edges: &BTreeSet<Edge>, since: SystemTime, now: SystemTime) -> Selection {
         self.sum(since, By::Edge, now, |page, sums| {
-            let wanted = edges.iter().filter_map(|edge| page.tallies.get(edge).map(|tally| (edge, tally)));
+            let wanted = edges.iter().filter_map(|edge| page.tallies.get_key_value(edge));
             wanted.filter(|(_, tally)| tally.last_seen >= since).for_each(|(edge, tally)| sums.add(By::Edge, edge, tally));
         })
     }
@@ -290,14 +290,13 @@ impl Ledger {
     }
 
     /// Edges that were called in the last half minute, or have calls open.
-    pub fn lively(&self) -> BTreeSet<Arc<Edge>> {
-        let mut lively: BTreeSet<Arc<Edge>> =
-            self.recent.edges().filter(|edge| self.known.contains_key(*edge)).cloned().collect();
+    pub fn lively(&self) -> BTreeSet<Edge> {
+        let mut lively: BTreeSet<&Arc<Edge>> = self.recent.edges().filter(|edge| self.known.contains_key(*edge)).collect();
         let open = self.open.sum();
         if !open.is_empty() {
-            lively.extend(self.known.keys().filter(|edge| open.contains_key(&OpenKey::of(edge))).cloned());
+            lively.extend(self.known.keys().filter(|edge| open.contains_key(&OpenKey::of(edge))));
         }
-        lively
+        lively.into_iter().map(|edge| Edge::clone(edge)).collect()
     }
 
     /// At most `most` of what changed since it was taken, the oldest first.

@@ -1,0 +1,19 @@
+//! Who calls whom, as the sidecars see it: told → kept → asked for.
+//!
+//! What a sidecar tells grants nothing and decides nothing. It can speak of its own service alone, as often as its
+//! [`Allowance`] lets it, and nothing that it tells ends its stream.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `traffic` | what was told, in memory: edges (`postern_edges::Ledger`), single decisions, and whoever follows them |
+//! | `allowance` | how much one sidecar may tell |
+//! | `decision` | one call as it is told and as it is shown |
+//! | `lately` | the last decisions of each pair |
+
+mod allowance;
+mod decision;
+mod lately;
+mod traffic;
+
+pub use self::allowance::Allowance;
+pub use self::traffic::{Teller, Traffic, TrafficCounts};

@@ -1,0 +1,258 @@
+//! What was seen of calls, asked for and followed.
+
+use postern_intentions::{Action, Intention};
+use serde_json::json;
+
+use super::*;
+use crate::records::{self, AccessPolicyRecord, AccessTokenRecord, Links, RecordKey};
+use crate::store::{Op, Txn};
+
+fn edge(peer: &str, verdict: &str, shape: &str, count: u64) -> v1::SeenEdge {
+    v1::SeenEdge {
+        peer: peer.into(),
+        port: "main".into(),
+        protocol: "http".into(),
+        verdict: verdict.into(),
+        because: "default (audit)".into(),
+        method: "GET".into(),
+        shape: shape.into(),
+        sample: shape.replace("{id}", "7"),
+        count,
+        errors: 1,
+        bytes_in: 10,
+        bytes_out: 20,
+        latency: vec![4, count],
+        ..v1::SeenEdge::default()
+    }
+}
+
+fn edges(edges: Vec<v1::SeenEdge>) -> v1::Seen {
+    v1::Seen { edges, ..v1::Seen::default() }
+}
+
+fn decision(peer: &str, verdict: &str) -> v1::Seen {
+    let decision = v1::SeenDecision {
+        peer: peer.into(),
+        port: "main".into(),
+        protocol: "http".into(),
+        verdict: verdict.into(),
+        because: "default (deny)".into(),
+        method: "GET".into(),
+        path: "/x".into(),
+        status: 403,
+        count: 1,
+        ..v1::SeenDecision::default()
+    };
+    v1::Seen { decisions: vec![decision], ..v1::Seen::default() }
+}
+
+/// A stream of events.
+struct Events {
+    body: Incoming,
+    text: String,
+}
+
+impl Events {
+    /// The next event and its data; nothing at the end.
+    async fn next(&mut self) -> Option<(String, Value)> {
+        tokio::time::timeout(Duration::from_secs(20), self.take()).await.expect("an event in time")
+    }
+
+    async fn take(&mut self) -> Option<(String, Value)> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let (event, rest) = (event.to_owned(), rest.to_owned());
+                self.text = rest;
+                let Some((name, data)) = event.split_once('\n') else { continue };
+                let name = name.strip_prefix("event: ").unwrap().to_owned();
+                return Some((name, serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap()));
+            }
+            let frame = self.body.frame().await?.ok()?;
+            self.text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
+        }
+    }
+}
+
+impl Rig {
+    /// Followed from when this is ready.
+    async fn follow_as(&self, query: &str, secret: &str) -> Events {
+        let response = self.ask(&format!("/v1/live?{query}"), secret).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Events { body: response.into_body(), text: String::new() }
+    }
+
+    async fn follow(&self, query: &str) -> Events {
+        self.follow_as(query, &self.operator()).await
+    }
+
+    async fn write(&self, ops: Vec<Op>) {
+        let store: Arc<dyn Store> = Arc::clone(&self.control.engine) as Arc<dyn Store>;
+        store.txn(Txn { then: ops, ..Txn::default() }).await.unwrap();
+    }
+
+    /// The secret of a token with these rules.
+    async fn token(&self, rules: &str) -> &'static str {
+        let secret = "11111111-1111-4111-8111-111111111111";
+        let policy = AccessPolicyRecord {
+            id: "p".into(),
+            name: "p".into(),
+            description: String::new(),
+            rules: rules.into(),
+            created_in: None,
+        };
+        let token = AccessTokenRecord {
+            links: Links { policies: vec!["p".into()], ..Links::default() },
+            accessor: "a".into(),
+            ..crate::acl::anonymous()
+        };
+        let put = |key: RecordKey, value| Op::put(key.to_bytes(), value);
+        self.write(vec![
+            put(RecordKey::AccessPolicy("p".into()), records::encode(&policy).unwrap()),
+            put(RecordKey::AccessToken(crate::acl::hash_of(secret)), records::encode(&token).unwrap()),
+        ])
+        .await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        secret
+    }
+}
+
+#[tokio::test]
+async fn edges_are_told_with_their_counts_and_folded_to_pairs() {
+    let rig = Rig::start().await;
+    rig.tell(
+        "api",
+        edges(vec![edge("web", "audit", "/v1/{id}", 4), edge("web", "audit", "/v2", 6), edge("db", "deny", "/v2", 1)]),
+    );
+    let seen = rig.get("/v1/edges").await;
+    let rows = seen["edges"].as_array().unwrap();
+    assert_eq!(rows.len(), 3);
+    let row = &rows[1];
+    for (field, value) in [
+        ("source", json!("web")),
+        ("destination", json!("api")),
+        ("port", json!("main")),
+        ("protocol", json!("http")),
+        ("verdict", json!("audit")),
+        ("because", json!("default (audit)")),
+        ("method", json!("GET")),
+        ("shape", json!("/v1/{id}")),
+        ("sample", json!("/v1/7")),
+        ("count", json!(4)),
+        ("errors", json!(1)),
+        ("bytes_out", json!(20)),
+        ("p50_ms", json!(0.256)),
+        ("instances", json!(1)),
+        ("open", json!(0)),
+    ] {
+        assert_eq!(row[field], value, "{field} of {row}");
+    }
+    assert_eq!(row["recent"]["count"], 4);
+    let pairs = rig.get("/v1/edges?by=pair&source=web&verdict=audit,allow&service=api").await;
+    assert_eq!(pairs["edges"].as_array().unwrap().len(), 1);
+    assert_eq!((&pairs["edges"][0]["count"], &pairs["edges"][0]["method"]), (&json!(10), &Value::Null));
+    for nothing in ["source=api", "destination=web", "verdict=failed", "service=other", "verdict=deny&source=web"] {
+        assert_eq!(rig.get(&format!("/v1/edges?{nothing}")).await["edges"], json!([]), "{nothing}");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_not_read_the_intentions_of_a_destination_sees_nobody_call_it() {
+    let rig = Rig::start().await;
+    let secret = rig.token("intentions \"api\" { policy = \"read\" }").await;
+    rig.tell("api", edges(vec![edge("web", "allow", "/", 4)]));
+    rig.tell("db", edges(vec![edge("web", "allow", "/", 4)]));
+    let seen = rig.get_as("/v1/edges", secret).await;
+    assert_eq!(seen["edges"].as_array().unwrap().len(), 1);
+    assert_eq!(seen["edges"][0]["destination"], "api");
+    let mut events = rig.follow_as("what=decisions", secret).await;
+    rig.tell("db", decision("web", "deny"));
+    rig.tell("api", decision("web", "deny"));
+    let (name, told) = events.next().await.unwrap();
+    assert_eq!((name.as_str(), &told["destination"]), ("decision", &json!("api")));
+    // With another right than the one that it came with, a reader has to come again.
+    rig.token("intentions \"db\" { policy = \"read\" }").await;
+    rig.tell("api", decision("web", "deny"));
+    assert_eq!(events.next().await, None);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn decisions_edges_and_changes_are_followed_and_the_stream_ends_with_the_control_plane() {
+    let rig = Rig::start().await;
+    let mut denials = rig.follow("what=decisions&verdict=deny,audit&service=web").await;
+    rig.tell("api", decision("web", "allow"));
+    rig.tell("api", decision("db", "deny"));
+    rig.tell("api", decision("web", "deny"));
+    let (name, told) = denials.next().await.unwrap();
+    assert_eq!((name.as_str(), &told["verdict"], &told["source"]), ("decision", &json!("deny"), &json!("web")));
+    assert_eq!((&told["path"], &told["status"], &told["instance"]), (&json!("/x"), &json!(403), &json!("api-1")));
+
+    let mut changes = rig.follow("what=changes").await;
+    let intention = Intention::new("web".parse().unwrap(), "api".parse().unwrap(), Action::Allow);
+    let record = records::IntentionRecord {
+        created_at: SystemTime::now(),
+        created_by: String::new(),
+        reason: None,
+        changed_in: None,
+        intention,
+    };
+    rig.write(vec![Op::put(records::intention_key(&record.intention.key()), records::encode(&record).unwrap())]).await;
+    let (name, told) = changes.next().await.unwrap();
+    assert_eq!(name, "change");
+    assert!(told["revision"].as_u64().unwrap() > 1);
+
+    let mut rows = rig.follow("what=edges").await;
+    rig.tell("api", edges(vec![edge("web", "allow", "/", 4)]));
+    let (name, told) = rows.next().await.unwrap();
+    assert_eq!((name.as_str(), &told["edges"][0]["count"]), ("edges", &json!(4)));
+    rig.tell("api", edges(vec![edge("web", "allow", "/other", 1)]));
+    let (_, told) = rows.next().await.unwrap();
+    assert_eq!(told["edges"].as_array().unwrap().len(), 1, "what did not change is not told again: {told}");
+    assert_eq!(told["edges"][0]["shape"], "/other");
+
+    let ended = async { tokio::join!(denials.next(), changes.next(), rows.next()) };
+    let (ended, _) = tokio::join!(ended, rig.stop());
+    assert_eq!(ended, (None, None, None));
+}
+
+#[tokio::test]
+async fn a_slow_reader_is_told_that_it_lagged() {
+    let rig = Rig::start().await;
+    let mut events = rig.follow("what=decisions").await;
+    for _ in 0..200 {
+        let seen = decision("web", "deny");
+        let decisions = vec![seen.decisions[0].clone(); 100];
+        rig.tell("api", v1::Seen { decisions, ..v1::Seen::default() });
+    }
+    let mut told = 0;
+    loop {
+        match events.next().await.unwrap().0.as_str() {
+            "decision" => told += 1,
+            "lagged" => break,
+            other => panic!("{other}"),
+        }
+    }
+    assert!(told < 20_000);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn no_more_follow_than_there_are_places_and_a_place_that_is_left_is_free() {
+    let rig = Rig::start().await;
+    let mut all = Vec::new();
+    for _ in 0..100 {
+        all.push(rig.follow("what=changes").await);
+    }
+    assert_eq!(rig.ask("/v1/live", &rig.operator()).await.status(), 503);
+    all.pop();
+    let freed = async {
+        while rig.ask("/v1/live?for_s=1", &rig.operator()).await.status() != 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), freed).await.expect("a place is free");
+    drop(all);
+    rig.stop().await;
+}
