@@ -14,6 +14,7 @@
 //! | `acl` | who may do what with what the HTTP API serves |
 //! | `dns` | services and nodes by name |
 //! | `http`, `metrics`, `doctor` | the HTTP API and what can be seen |
+//! | `ui` | the page that shows it to people |
 //! | `snapshot` | the whole store, saved and restored |
 //! | `audit`, `seal` | the log that cannot be rewritten unseen, and keys at rest |
 //! | `settings`, `server` | one control plane, started and stopped |
@@ -41,6 +42,7 @@ pub mod sessions;
 pub mod settings;
 pub mod snapshot;
 pub mod store;
+pub mod ui;
 
 pub use server::{ControlError, run};
 pub use settings::{Addresses, Settings};

@@ -31,6 +31,7 @@ mod objects;
 mod openapi;
 mod outage;
 mod own_ca;
+mod page;
 mod paths;
 mod postgres;
 mod prometheus;

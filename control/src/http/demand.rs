@@ -60,6 +60,8 @@ pub fn of(method: &Method, path: &str) -> Demand {
     let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     let subject = match segments.as_slice() {
         ["v1", "mesh" | "openapi.json"] if reads => return Demand::Nothing,
+        // The page itself; its data are the API's.
+        [""] | ["ui", ..] if reads => return Demand::Nothing,
         ["metrics"] | ["v1", "prometheus", "targets"] if reads => return Demand::NothingOnLoopback,
         ["v1", "intentions"] if reads => Subject::Intentions(String::new()),
         ["v1", "intentions"] => Subject::AllIntentions,
@@ -98,6 +100,10 @@ mod tests {
         for (method, path, demand) in [
             (Method::GET, "/v1/mesh", Demand::Nothing),
             (Method::PUT, "/v1/mesh", permission(Access::Write, Subject::Operator)),
+            (Method::GET, "/", Demand::Nothing),
+            (Method::GET, "/ui/graph/draw.js", Demand::Nothing),
+            (Method::GET, "/uix", permission(Access::Read, Subject::Operator)),
+            (Method::POST, "/ui/", permission(Access::Write, Subject::Operator)),
             (Method::GET, "/metrics", Demand::NothingOnLoopback),
             (Method::GET, "/v1/kv/a", Demand::OfRoute),
             (Method::PUT, "/v1/intentions/web/api", permission(Access::Write, Subject::Intentions("api".into()))),

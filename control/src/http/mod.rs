@@ -145,13 +145,14 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/prometheus/targets", get(services::prometheus_targets))
         .route("/metrics", get(status::metrics))
         .merge(consul::routes())
+        .merge(crate::ui::routes())
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&api), pass))
         .with_state(api)
 }
 
-async fn unknown_route(request: Request) -> Response {
+pub(crate) async fn unknown_route(request: Request) -> Response {
     if consul::owns(request.uri().path()) {
         return consul::unknown_route().into_response();
     }

@@ -15,7 +15,12 @@ const SCRIPT: Duration = Duration::from_secs(240);
 
 /// A script of this directory, in the environment that `tests/run` makes.
 pub fn script(name: &str) -> Command {
-    let python = Path::new(env!("CARGO_TARGET_TMPDIR")).join("http/bin/python");
+    script_of("http", name)
+}
+
+/// A script in another of the environments that `tests/run` makes.
+fn script_of(environment: &str, name: &str) -> Command {
+    let python = Path::new(env!("CARGO_TARGET_TMPDIR")).join(environment).join("bin/python");
     assert!(python.exists(), "{} is missing; tests/run makes it", python.display());
     let mut command = Command::new(python);
     command.arg("-u").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/scripts").join(name));
@@ -25,8 +30,19 @@ pub fn script(name: &str) -> Command {
 /// Runs a script to its end, which must be a good one; the last line that it prints is JSON.
 #[track_caller]
 pub fn run_script(name: &str, arguments: &[&str]) -> Value {
-    let mut child =
-        script(name).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    run_script_of("http", name, arguments)
+}
+
+/// The same for a script of another environment.
+#[track_caller]
+pub fn run_script_of(environment: &str, name: &str, arguments: &[&str]) -> Value {
+    let mut child = script_of(environment, name)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let id = child.id();
     let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     let (stdout, stderr) = (read_apart(stdout), read_apart(stderr));

@@ -13,7 +13,7 @@ mod traffic;
 pub use carriage::{Carriage, DIRECT_IN_PLACE, DIRECT_RUSTLS, TUNNEL_IN_PLACE, TUNNEL_RUSTLS};
 pub(crate) use carriage::{over_every_carriage, over_every_tunnel};
 pub use host::{Host, link};
-pub use http::{Pair, Service, curl, run_script, script};
+pub use http::{Pair, Service, curl, run_script, run_script_of, script};
 pub use mesh::{Mesh, Sidecar};
 pub use process::{Process, eventually, free_port};
 pub use sequence::{Ended, converse, receive, send};

@@ -1,0 +1,230 @@
+// What a change of intentions would do, shown before it is done.
+
+import { Failure, call } from "./api.js";
+import { button, field, h, replace, say } from "./dom.js";
+import { count, millis, plural, rate, when } from "./format.js";
+import { dialog, failed, verdict } from "./parts.js";
+
+const WAIT_MS = 5000;
+
+/**
+ * Shows the plan of a change and carries it out when that is confirmed.
+ * @param {string} name what the change is, as a title
+ * @param {{method: string, path: string, body: object}} change a route that takes `dry_run` and `expected_revision`
+ * @param {{check?: (plan: object) => string | undefined, instead?: object, fallback?: object}} more `check` gives the reason why a
+ * plan must not be carried out; `instead` is what is done in place of the change that was planned, `fallback` what is offered to a
+ * token that may not plan: {method, path, body or query}; `always` says in words what no plan shows
+ * @returns whether it was done
+ */
+export function planned(name, change, { check, instead, fallback = instead, always } = {}) {
+  return dialog(name, (close) => {
+    const content = h("div", { class: "plan" }, h("p", { class: "quiet" }, "Working out what it would do…"));
+    show(content, close, { name, change, check, instead, fallback, always });
+    return content;
+  }).then(Boolean);
+}
+
+async function show(content, close, { name, change, check, instead, fallback, always }) {
+  let plan;
+  try {
+    plan = await call(change.method, change.path, { body: { ...change.body, dry_run: true } });
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    if (error.status === 403 && fallback) withoutPlan(content, close, { fallback, error });
+    else replace(content, failed(error));
+    return;
+  }
+  const refusal = check?.(plan);
+  const reason = h("input", { type: "text", maxlength: 500 });
+  const outcome = h("div");
+  const save = button(
+    "Do it",
+    async () => {
+      const since = { expected_revision: plan.base_revision, wait_ms: WAIT_MS, reason: reason.value || undefined };
+      const done = () =>
+        instead ? carriedOut(instead, reason.value) : call(change.method, change.path, { body: { ...change.body, ...since } });
+      await finish(done, outcome, [save, reason], close);
+    },
+    { class: "primary" },
+  );
+  const isEmpty = !always && !hasChange(plan);
+  replace(
+    content,
+    always ? h("p", {}, always) : [differences(plan), effects(plan)],
+    refusal ? h("p", { class: "failed" }, refusal) : null,
+    isEmpty ? h("p", {}, "Nothing would change.") : null,
+    isEmpty || refusal ? null : [field("Reason, for the history", reason), h("div", { class: "row" }, save)],
+    outcome,
+  );
+  say(`${name}: the plan is shown.`);
+}
+
+/** A token that may write this pair alone cannot ask for a plan. */
+function withoutPlan(content, close, { fallback, error }) {
+  const outcome = h("div");
+  const reason = h("input", { type: "text", maxlength: 500 });
+  const save = button("Do it without a plan", () =>
+    finish(() => carriedOut(fallback, reason.value), outcome, [save, reason], close),
+  );
+  replace(
+    content,
+    failed(error),
+    h("p", {}, "To see a plan, a token needs intentions:write for every destination."),
+    field("Reason, for the history", reason),
+    save,
+    outcome,
+  );
+}
+
+function carriedOut({ method, path, body, query }, reason) {
+  const given = reason || undefined;
+  if (method === "DELETE") return call(method, path, { query: { ...query, wait_ms: WAIT_MS, reason: given } });
+  return call(method, path, { body: { ...body, wait_ms: WAIT_MS, reason: given } });
+}
+
+async function finish(act, outcome, controls, close) {
+  try {
+    const answer = await act();
+    const written = answer.written ?? answer;
+    controls.forEach((control) => {
+      control.disabled = true;
+    });
+    const done = button("Close", () => close(true), { class: "primary" });
+    replace(
+      outcome,
+      h("p", { class: "done" }, `Done. ${inForce(written)}`),
+      (written?.notes ?? []).map((note) => h("p", {}, note)),
+      done,
+    );
+    say(`Done. ${inForce(written)}`);
+    // However the dialog is closed now, the change is made.
+    outcome.closest("dialog").addEventListener("cancel", (event) => {
+      event.preventDefault();
+      close(true);
+    });
+    outcome
+      .closest("dialog")
+      .querySelector(".title button")
+      .addEventListener("click", () => close(true), { capture: true });
+    done.focus();
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error;
+    replace(outcome, failed(error));
+  }
+}
+
+/** «in force on 3 of 3 sidecars after 4 ms» */
+export function inForce(written) {
+  const of = written?.in_force;
+  if (!of) return written?.revision ? `Revision ${written.revision}.` : "";
+  const gone = of.not_connected?.length ? ` Not connected: ${of.not_connected.map((one) => one.instance).join(", ")}.` : "";
+  if (!of.concerned) return `No connected sidecar is concerned.${gone}`;
+  const late = of.waiting_for?.length ? ` Waiting for ${of.waiting_for.join(", ")}.` : "";
+  return `In force on ${of.acknowledged} of ${plural(of.concerned, "sidecar")} after ${millis(of.took_ms)}.${late}${gone}`;
+}
+
+function hasChange(plan) {
+  return plan.added.length + plan.changed.length + plan.removed.length > 0 || Boolean(plan.default);
+}
+
+/** What is added, changed and removed, as people read differences. */
+export function differences(change) {
+  const line = (sign, word, text) =>
+    h(
+      "li",
+      { class: `diff ${word}` },
+      h("span", { class: "sign", "aria-hidden": "true" }, sign),
+      h("span", { class: "unseen" }, `${word}: `),
+      h("code", {}, text),
+    );
+  const lines = [
+    change.default
+      ? [line("−", "removed", `default: ${change.default[0]}`), line("+", "added", `default: ${change.default[1]}`)]
+      : [],
+    change.removed.map((intention) => line("−", "removed", says(intention))),
+    change.changed.map(([before, after]) => [line("−", "removed", says(before)), line("+", "added", says(after))]),
+    change.added.map((intention) => line("+", "added", says(intention))),
+  ].flat(2);
+  return lines.length ? h("ul", { class: "diffs" }, lines) : null;
+}
+
+/** An intention in one line. */
+export function says(intention) {
+  const pair = `${intention.source} -> ${intention.destination}`;
+  const what =
+    intention.action ??
+    `${(intention.permissions ?? []).map(permissionText).join("; ")}; otherwise ${intention.otherwise ?? "deny"}`;
+  const audit = intention.mode === "audit" ? ", audit" : "";
+  const until = intention.expires_at ? `, until ${intention.expires_at}` : "";
+  return `${pair}: ${what}${audit}${until}${intention.description ? ` (${intention.description})` : ""}`;
+}
+
+/** A permission in words. */
+export function permissionText(permission) {
+  const { action, methods, path_exact: exact, path_prefix: prefix, path_regex: regex, ...rest } = permission;
+  const path = exact ?? (prefix && `${prefix}*`) ?? (regex && `regex ${regex}`);
+  const more = Object.keys(rest).filter((name) => rest[name]?.length);
+  return [action, methods?.join("|"), path, more.length ? `with ${more.join(", ")}` : ""].filter(Boolean).join(" ");
+}
+
+function effects(plan) {
+  const of = plan.effects;
+  const parts = [];
+  if (of) {
+    const list = (title, kind, rows = []) =>
+      rows.length
+        ? h(
+            "section",
+            {},
+            h("h3", {}, verdict(kind, title), ` ${plural(rows.length, "edge")}`),
+            h("ul", { class: "effects" }, rows.slice(0, 50).map(effect)),
+            rows.length > 50 ? h("p", { class: "quiet" }, `and ${rows.length - 50} more`) : null,
+          )
+        : null;
+    parts.push(
+      list("cut off", "deny", of.newly_denied),
+      list("let through", "allow", of.newly_allowed),
+      list("would be denied, let through by audit", "audit", of.newly_audited ?? of.newly_would_deny),
+    );
+    const { connections = 0, requests = 0 } = of.closes ?? {};
+    if (connections + requests) {
+      parts.push(
+        h(
+          "p",
+          { class: "warns" },
+          `Closes now: ${plural(connections, "connection")} and ${plural(requests, "request")} under way.`,
+        ),
+      );
+    }
+    if (parts.every((part) => part === null))
+      parts.push(h("p", { class: "quiet" }, `No call that was seen changes (${plural(of.edges ?? 0, "edge")} looked at).`));
+    parts.push((of.notes ?? []).map((note) => h("p", { class: "quiet" }, note)));
+  }
+  for (const one of plan.shadowed ?? [])
+    parts.push(h("p", { class: "warns" }, `Never governs: ${says(one.intention)}, shadowed by ${one.by}.`));
+  if (plan.never_matched?.length)
+    parts.push(h("p", { class: "quiet" }, `No call seen that they are about: ${plan.never_matched.map(pairText).join(", ")}.`));
+  for (const one of plan.not_understood_by ?? [])
+    parts.push(h("p", { class: "warns" }, `Not understood, and so denied: ${one}`));
+  return parts.flat().some(Boolean)
+    ? h("div", { class: "effects" }, h("h3", {}, "What it does to the calls that were seen"), parts)
+    : null;
+}
+
+function pairText(pair) {
+  return typeof pair === "string" ? pair : `${pair.source} -> ${pair.destination}`;
+}
+
+function effect({ seen, edge, before, after }) {
+  const row = seen ?? edge;
+  const what = [row.method, row.shape].filter(Boolean).join(" ");
+  return h(
+    "li",
+    {},
+    h("strong", {}, `${row.source} → ${row.destination}`),
+    what ? [" ", h("code", {}, what)] : null,
+    ` ${count(row.count)} times, ${rate(row.rate)} now, last ${when(row.last_seen)}`,
+    h("br"),
+    h("span", { class: "quiet" }, `${before} → ${after}`),
+  );
+}

@@ -1,0 +1,93 @@
+// Every change of intentions and of the default policy, and the way back.
+
+import { Failure, get } from "../api.js";
+import { button, field, h, replace } from "../dom.js";
+import { clock } from "../format.js";
+import { failed, nothing, title } from "../parts.js";
+import { differences, planned } from "../plan.js";
+
+export const name = "History";
+
+const PAGE = 50;
+
+export function show({ root, route: { query }, signal }) {
+  const view = { list: h("ol", { class: "changes" }), more: h("p"), problem: h("div"), signal, changes: [] };
+  const side = (of) =>
+    h("input", {
+      type: "search",
+      value: query.get(of) ?? "",
+      autocomplete: "off",
+      spellcheck: "false",
+      on: { change: () => first(view) },
+    });
+  view.source = side("source");
+  view.destination = side("destination");
+  replace(
+    root,
+    title("History"),
+    h("div", { class: "row tools" }, field("Caller", view.source), field("Called", view.destination)),
+    view.problem,
+    view.list,
+    view.more,
+  );
+  return first(view);
+}
+
+function first(view) {
+  view.changes = [];
+  return load(view);
+}
+
+async function load(view) {
+  try {
+    const before = view.changes.at(-1)?.revision;
+    const found = await get(
+      "/v1/history",
+      { source: view.source.value.trim(), destination: view.destination.value.trim(), limit: PAGE, before },
+      view.signal,
+    );
+    view.changes.push(...found);
+    replace(view.problem);
+    replace(
+      view.list,
+      view.changes.map((change, index) => item(view, change, index)),
+    );
+    replace(
+      view.more,
+      found.length === PAGE ? button("Older changes", () => load(view)) : null,
+      view.changes.length ? null : nothing("No change is kept."),
+    );
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    if (!(error instanceof Failure)) throw error;
+    replace(view.problem, failed(error));
+  }
+}
+
+function item(view, change, index) {
+  const { revision, at, who, from, what, reason } = change;
+  const isNow = index === 0 && !view.source.value && !view.destination.value;
+  const back = async () => {
+    const body = { revision };
+    if (await planned(`Back to revision ${revision}`, { method: "POST", path: "/v1/rollback", body })) await first(view);
+  };
+  return h(
+    "li",
+    {},
+    h(
+      "div",
+      { class: "title" },
+      h("h2", {}, `Revision ${revision}`, h("span", { class: "quiet" }, ` ${what ?? ""}`)),
+      isNow ? h("span", { class: "quiet" }, "in force now") : button(`Back to revision ${revision}…`, back),
+    ),
+    h(
+      "p",
+      {},
+      h("time", { datetime: at }, clock(at)),
+      ` by ${who}`,
+      from ? ` from ${from}` : "",
+      reason ? [": ", h("q", {}, reason)] : null,
+    ),
+    differences({ added: [], changed: [], removed: [], ...change }) ?? nothing("nothing that is shown to this token"),
+  );
+}
