@@ -23,6 +23,7 @@ use postern_intentions::{Action, DefaultPolicy, Intention, IntentionError, Mode,
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+pub use self::apply::permanent_of;
 use self::staging::Staging;
 use crate::audit::AuditEntry;
 use crate::mirror::{Mirror, View};

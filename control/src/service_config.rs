@@ -16,7 +16,7 @@ use bytes::Bytes;
 use postern_api::http::{AppliedServiceConfig, ApplyServiceConfigRequest, Written};
 use postern_names::{PortName, ServiceName};
 use postern_traffic::RoutingError;
-use postern_traffic::settings::{Fault, JwksSource};
+use postern_traffic::settings::{Fault, JwksSource, TrafficFile};
 use postern_traffic::{JwtProvider, ServiceSettings};
 use serde_json::json;
 
@@ -79,6 +79,9 @@ pub enum ConfigError {
         /// The last change.
         stored: u64,
     },
+    /// A part cannot be changed where the whole cannot be read.
+    #[error("the stored settings of {0} cannot be read by this version; set them anew with `meshctl service config apply`")]
+    Unreadable(ServiceName),
     /// Other changes came between too often.
     #[error("other changes of settings came between {TRIES} times")]
     Contended,
@@ -169,14 +172,53 @@ impl ServiceConfigs {
                 exists.then(|| settings.of(&service).cloned())
             });
             let Some(before) = before else { return Err(ConfigError::NoSettings(service.clone())) };
-            let details = json!({ "service": service, "before": before });
-            Ok(Draft {
-                ops: vec![Op::delete(records::settings_key(&service))],
-                audit: entry(author, "service_config.delete", details, reason.clone()),
-                concerned: Concerned { services: [service.clone()].into(), ..Concerned::default() },
-            })
+            Ok(deletion(&service, before.as_ref(), reason.clone(), author))
         })
         .await
+    }
+
+    /// Changes the settings of a service by what they are. `change` gets them with their revision where there are some,
+    /// and gives what they shall be, `None` for the defaults. It is asked again where another change came between.
+    ///
+    /// # Errors
+    /// What `change` says, and every [`ConfigError`].
+    pub async fn edit<E: From<ConfigError>>(
+        &self,
+        service: &ServiceName,
+        author: &Author,
+        change: impl Fn(Option<(&ServiceSettings, u64)>) -> Result<Option<ServiceSettings>, E>,
+    ) -> Result<(), E> {
+        for _ in 0..TRIES {
+            let marker = self.current_marker().await?;
+            let stored = self.mirror.read(|view| {
+                if view.settings.unreadable.contains_key(service) {
+                    return Err(ConfigError::Unreadable(service.clone()));
+                }
+                Ok(view.settings.services.get(service).map(|(record, revision)| (record.settings.clone(), *revision)))
+            })?;
+            let draft = match change(stored.as_ref().map(|(settings, revision)| (settings, *revision)))? {
+                Some(after) => self.replacement(after, author)?,
+                None => stored.map(|(before, _)| deletion(service, Some(&before), None, author)),
+            };
+            let Some(draft) = draft else { return Ok(()) };
+            if self.commit(marker, draft).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(ConfigError::Contended.into())
+    }
+
+    /// `None`: the store says so already.
+    fn replacement(&self, after: ServiceSettings, author: &Author) -> Result<Option<Draft>, ConfigError> {
+        let file = TrafficFile { services: vec![after], jwt_providers: Vec::new() };
+        file.validate().map_err(|faults| ConfigError::Faults { faults })?;
+        let request = ApplyServiceConfigRequest { file, ..ApplyServiceConfigRequest::default() };
+        let sidecars = self.sidecars.list();
+        let plan = self.mirror.read(|view| Plan::of(view, &request, &sidecars));
+        if let Some(circle) = plan.circle.clone() {
+            return Err(ConfigError::Circle(circle));
+        }
+        if plan.is_empty() { Ok(None) } else { draft(&plan, &request, author).map(Some) }
     }
 
     /// Deletes a JWT provider.
@@ -250,6 +292,15 @@ impl ServiceConfigs {
         let committed_at_us = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_micros();
         let committed_at_us = u64::try_from(committed_at_us).unwrap_or(u64::MAX);
         Written { revision, changed: true, committed_at_us, intention: None, notes: Vec::new(), in_force }
+    }
+}
+
+fn deletion(service: &ServiceName, before: Option<&ServiceSettings>, reason: Option<String>, author: &Author) -> Draft {
+    let details = json!({ "service": service, "before": before });
+    Draft {
+        ops: vec![Op::delete(records::settings_key(service))],
+        audit: entry(author, "service_config.delete", details, reason),
+        concerned: Concerned { services: [service.clone()].into(), ..Concerned::default() },
     }
 }
 

@@ -1,8 +1,9 @@
 //! Requests of Consul's API: the query on the first line, the body after it. And keys as they are stored.
 
+use postern_api::consul::duration;
 use postern_control::http::consul::call::{Params, Plus, decode};
 use postern_control::http::consul::fields::Fields;
-use postern_control::http::consul::{duration, txn};
+use postern_control::http::consul::txn;
 use postern_control::kv::{MAX_KEY_BYTES, MAX_OPS, MAX_VALUE_BYTES, StoredEntry};
 
 /// `?query`, a line break, and a body.

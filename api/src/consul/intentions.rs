@@ -11,34 +11,6 @@ use serde_json::{Map, Value, json};
 #[error("{0}")]
 pub struct NotCarried(pub String);
 
-/// Everything in a list of `GET /v1/connect/intentions`, or a config entry of kind `service-intentions`, as single
-/// intentions in the form of the list.
-pub fn flattened(value: &Value) -> Vec<Value> {
-    match value {
-        Value::Array(items) => items.iter().flat_map(flattened).collect(),
-        Value::Object(entry) if field(entry, "Sources").is_some() => sources(entry),
-        Value::Object(_) => vec![value.clone()],
-        _ => Vec::new(),
-    }
-}
-
-fn sources(entry: &Map<String, Value>) -> Vec<Value> {
-    let copied = |object: &Map<String, Value>, name: &str| field(object, name).cloned().unwrap_or(Value::Null);
-    let sources = field(entry, "Sources").and_then(Value::as_array).cloned().unwrap_or_default();
-    let one = |source: &Value| {
-        let source = source.as_object()?;
-        Some(json!({
-            "SourceName": copied(source, "Name"), "SourceNS": copied(source, "Namespace"), "SourcePeer": copied(source, "Peer"),
-            "SourcePartition": copied(source, "Partition"), "SourceSamenessGroup": copied(source, "SamenessGroup"),
-            "SourceType": copied(source, "Type"), "Description": copied(source, "Description"), "Action": copied(source, "Action"),
-            "Permissions": copied(source, "Permissions"),
-            "DestinationName": copied(entry, "Name"), "DestinationNS": copied(entry, "Namespace"),
-            "DestinationPartition": copied(entry, "Partition"), "JWT": copied(entry, "JWT"),
-        }))
-    };
-    sources.iter().filter_map(one).collect()
-}
-
 /// An intention in the form of Consul's list. `otherwise` is Consul's default policy, to which it sends requests that no
 /// permission matches.
 ///
@@ -129,8 +101,23 @@ fn prefix(path: &str, action: Action) -> PathCriterion {
     match action {
         Action::Allow if path == "/" => PathCriterion::Regex("/.*".into()),
         Action::Allow => PathCriterion::Prefix(path.to_owned()),
-        Action::Deny => PathCriterion::Regex(format!("{}.*", escaped(path))),
+        Action::Deny => PathCriterion::Regex(prefix_pattern(path)),
     }
+}
+
+/// What begins with these letters, as a pattern of a whole path.
+pub(super) fn prefix_pattern(path: &str) -> String {
+    format!("{}.*", escaped(path))
+}
+
+/// The letters that a pattern of [`prefix_pattern`] was made of.
+pub(super) fn prefix_of_pattern(pattern: &str) -> Option<String> {
+    let mut prefix = String::new();
+    let mut chars = pattern.strip_suffix(".*")?.chars();
+    while let Some(c) = chars.next() {
+        prefix.push(if c == '\\' { chars.next()? } else { c });
+    }
+    (prefix.starts_with('/') && prefix_pattern(&prefix) == pattern).then_some(prefix)
 }
 
 /// A text as a regular expression for itself.
@@ -259,13 +246,16 @@ pub fn write(intention: &Intention, revision: u64) -> Value {
     written
 }
 
-fn write_permission(permission: &Permission, unsaid: &mut Vec<String>) -> Value {
+pub(super) fn write_permission(permission: &Permission, unsaid: &mut Vec<String>) -> Value {
     let mut http = Map::new();
     match &permission.path {
         None => {}
         Some(PathCriterion::Exact(path)) => drop(http.insert("PathExact".into(), path.as_str().into())),
         Some(PathCriterion::Prefix(path)) => drop(http.insert("PathPrefix".into(), path.as_str().into())),
-        Some(PathCriterion::Regex(path)) => drop(http.insert("PathRegex".into(), path.as_str().into())),
+        Some(PathCriterion::Regex(path)) => match prefix_of_pattern(path) {
+            Some(prefix) => drop(http.insert("PathPrefix".into(), prefix.into())),
+            None => drop(http.insert("PathRegex".into(), path.as_str().into())),
+        },
     }
     if !permission.methods.is_empty() {
         http.insert("Methods".into(), permission.methods.clone().into());
@@ -283,7 +273,7 @@ fn write_permission(permission: &Permission, unsaid: &mut Vec<String>) -> Value 
     json!({ "Action": word(permission.action), "HTTP": http })
 }
 
-fn write_header(header: &HeaderCriterion) -> Value {
+pub(super) fn write_header(header: &HeaderCriterion) -> Value {
     let (word, value) = match &header.matches {
         TextMatch::Present => ("Present", Value::Bool(true)),
         TextMatch::Exact(text) => ("Exact", text.as_str().into()),
@@ -300,7 +290,7 @@ fn write_header(header: &HeaderCriterion) -> Value {
     written
 }
 
-fn word(action: Action) -> &'static str {
+pub(super) fn word(action: Action) -> &'static str {
     match action {
         Action::Allow => "allow",
         Action::Deny => "deny",
@@ -320,6 +310,7 @@ pub fn id_of(source: &Party, destination: &Party) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::entry::{Entry, Kind, Surroundings};
     use super::*;
 
     fn of(value: Value) -> Result<Value, String> {
@@ -345,7 +336,11 @@ mod tests {
                 ] },
             ],
         });
-        let read: Vec<Value> = flattened(&entry).into_iter().map(|one| of(one).unwrap()).collect();
+        let surroundings = Surroundings { otherwise: Action::Allow, datacenter: None };
+        let Ok(Entry::Intentions { intentions, .. }) = Entry::read(Kind::ServiceIntentions, &entry, surroundings) else {
+            panic!("{entry}")
+        };
+        let read: Vec<Value> = intentions.iter().map(|one| serde_json::to_value(one).unwrap()).collect();
         assert_eq!(read[0], json!({ "source": "*", "destination": "api", "action": "deny" }));
         assert_eq!(read[1]["otherwise"], "allow", "Consul's default policy");
         assert_eq!(read[1]["permissions"][0]["path_regex"], "/admin.*");

@@ -119,6 +119,7 @@ impl From<ConfigError> for ApiError {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, text).hint("split the file, and apply its parts one after the other")
             }
             ConfigError::Stale { .. } => Self::new(StatusCode::CONFLICT, text).hint("look at the difference again, then apply"),
+            ConfigError::Unreadable(_) => Self::new(StatusCode::CONFLICT, text),
             ConfigError::Contended => Self::new(StatusCode::SERVICE_UNAVAILABLE, text).hint("try again"),
             ConfigError::Store(error) => Self::from(error),
             ConfigError::Unwritable(error) => Self::internal(error),

@@ -27,6 +27,10 @@ pub struct SettingsView {
     named: HashMap<Party, BTreeMap<PortName, usize>>,
     /// The revision of the last change of settings of a service, deletions included.
     revisions: HashMap<ServiceName, u64>,
+    /// The revision of the last change of settings of any service.
+    last: u64,
+    /// The revision that the store was loaded at: what was deleted before is not known by name.
+    floor: u64,
 }
 
 impl SettingsView {
@@ -38,6 +42,20 @@ impl SettingsView {
     /// The revision that last changed the settings of a service; 0 where there never were any.
     pub fn revision_of(&self, service: &ServiceName) -> u64 {
         self.revisions.get(service).copied().unwrap_or(0)
+    }
+
+    /// The revision of the last change of settings of any service, deletions included.
+    pub fn last_change(&self) -> u64 {
+        self.last.max(self.floor)
+    }
+
+    /// The revision of the last change of the settings of a service, deletions included; above 0.
+    pub fn last_change_of(&self, service: &ServiceName) -> u64 {
+        self.revisions.get(service).copied().unwrap_or(self.floor).max(1)
+    }
+
+    pub(super) fn loaded_at(&mut self, revision: u64) {
+        self.floor = revision;
     }
 
     /// The protocol that the settings of a service say.
@@ -91,6 +109,7 @@ impl SettingsView {
         self.services.remove(service);
         self.unreadable.remove(service);
         self.revisions.insert(service.clone(), revision);
+        self.last = self.last.max(revision);
         let Some(value) = value else { return };
         match records::decode::<SettingsRecord>(key, value) {
             Ok(record) if record.settings.service == *service => {

@@ -65,6 +65,8 @@ pub struct View {
     /// Nodes, instances without a sidecar, and checks.
     pub catalog: CatalogView,
     by_destination: HashMap<Party, BTreeSet<PairKey>>,
+    /// The revision of the last change of an intention of a destination, deletions included where they were seen.
+    destination_revisions: HashMap<Party, u64>,
     by_service: HashMap<ServiceName, BTreeSet<InstanceId>>,
     service_revisions: HashMap<ServiceName, u64>,
     rules: Mutex<Option<Arc<RuleSet>>>,
@@ -93,6 +95,7 @@ impl View {
             sessions: SessionsView::default(),
             catalog: CatalogView::default(),
             by_destination: HashMap::new(),
+            destination_revisions: HashMap::new(),
             by_service: HashMap::new(),
             service_revisions: HashMap::new(),
             rules: Mutex::new(None),
@@ -121,6 +124,11 @@ impl View {
     /// The pairs with an intention, understood or not, whose destination is exactly this party.
     pub fn pairs_to(&self, destination: &Party) -> impl Iterator<Item = &PairKey> {
         self.by_destination.get(destination).into_iter().flatten()
+    }
+
+    /// The revision of the last change of an intention of this destination; 0 where there never was one.
+    pub fn destination_revision(&self, destination: &Party) -> u64 {
+        self.destination_revisions.get(destination).copied().unwrap_or(0)
     }
 
     /// The registered instances of a service, those that left included.
@@ -198,6 +206,7 @@ impl View {
         }
         view.revision = revision;
         view.catalog.loaded_at(revision);
+        view.settings.loaded_at(revision);
         // What was deleted before is not known by name.
         view.policy_revision = revision;
         Ok(view)
@@ -333,6 +342,8 @@ impl View {
 
     /// Whether it says something else than before: moving a record out of a change set does not.
     fn put_intention(&mut self, pair: &PairKey, key: &[u8], value: Option<&[u8]>, revision: u64, change: &mut Change) -> bool {
+        let last = self.destination_revisions.entry(pair.destination.clone()).or_insert(0);
+        *last = revision.max(*last);
         let before = (self.intentions.remove(pair), self.not_understood.remove(pair));
         let named_before = named_in(before.0.as_ref());
         let Some(value) = value else {

@@ -41,6 +41,40 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`].
     pub async fn apply(&self, request: ApplyRequest, author: &Author) -> Result<Applied, PolicyError> {
+        self.apply_within(request, None, author, |_| Ok(())).await
+    }
+
+    /// Makes the permanent intentions of one destination equal to those of the request; others are not looked at. `check`
+    /// may refuse by what there is; it is asked again where another change came between.
+    ///
+    /// # Errors
+    /// What `check` says, and every [`PolicyError`].
+    pub async fn replace<E: From<PolicyError>>(
+        &self,
+        destination: Party,
+        intentions: Vec<Intention>,
+        author: &Author,
+        check: impl Fn(&View) -> Result<(), E>,
+    ) -> Result<Applied, E> {
+        let request = ApplyRequest {
+            default: None,
+            intentions,
+            merge: false,
+            dry_run: false,
+            expected_revision: None,
+            reason: None,
+            wait_ms: 0,
+        };
+        self.apply_within(request, Some(destination), author, check).await
+    }
+
+    async fn apply_within<E: From<PolicyError>>(
+        &self,
+        request: ApplyRequest,
+        scope: Option<Party>,
+        author: &Author,
+        check: impl Fn(&View) -> Result<(), E>,
+    ) -> Result<Applied, E> {
         let request = Arc::new(request);
         for _ in 0..TRIES {
             if !request.dry_run {
@@ -50,12 +84,13 @@ impl Policy {
             if let Some(expected) = request.expected_revision
                 && marker > expected
             {
-                return Err(PolicyError::Stale { expected, stored: marker });
+                return Err(PolicyError::Stale { expected, stored: marker }.into());
             }
             if !request.dry_run && self.mirror.read(|view| view.change_sets.in_force().is_some()) {
                 continue;
             }
-            let planned = self.plan(&request, author).await?;
+            self.mirror.read(&check)?;
+            let planned = self.plan(&request, scope.as_ref(), author).await?;
             if request.dry_run || planned.is_empty() {
                 return Ok(planned.applied(None));
             }
@@ -66,16 +101,17 @@ impl Policy {
                 return Ok(planned.applied(Some(written)));
             }
         }
-        Err(PolicyError::Contended)
+        Err(PolicyError::Contended.into())
     }
 
     /// A hundred thousand intentions take their time: not on a thread that serves connections.
-    async fn plan(&self, request: &Arc<ApplyRequest>, author: &Author) -> Result<Planned, PolicyError> {
+    async fn plan(&self, request: &Arc<ApplyRequest>, scope: Option<&Party>, author: &Author) -> Result<Planned, PolicyError> {
         let (mirror, request, author) = (Arc::clone(&self.mirror), Arc::clone(request), author.clone());
+        let scope = scope.cloned();
         let sidecars = self.sidecars.list();
         let planning = tokio::task::spawn_blocking(move || {
             check_wanted(&request)?;
-            let mut planned = plan_of(&mirror, &request);
+            let mut planned = plan_of(&mirror, &request, scope.as_ref());
             planned.not_understood_by = understanding::missing_on(&planned.plan, &request.intentions, &sidecars);
             if !request.dry_run {
                 planned.changes = changes_of(&planned.plan, &planned.unreadable, &request, &author)?;
@@ -186,14 +222,27 @@ fn check_wanted(request: &ApplyRequest) -> Result<(), PolicyError> {
     Ok(())
 }
 
-fn plan_of(mirror: &Mirror, request: &ApplyRequest) -> Planned {
+fn plan_of(mirror: &Mirror, request: &ApplyRequest, scope: Option<&Party>) -> Planned {
     let wanted = IntentionFile { default: request.default, intentions: request.intentions.clone() };
     // Only what needs the view is done under its lock: changes wait for it.
-    let (current, unreadable, base_revision) =
-        mirror.read(|view| (permanent(view), unreadable_to_remove(view, request), view.revision));
+    let (current, unreadable, base_revision) = mirror.read(|view| {
+        let current = match scope {
+            None => permanent(view),
+            Some(destination) => IntentionFile { default: None, intentions: permanent_of(view, destination) },
+        };
+        let mut unreadable = unreadable_to_remove(view, request);
+        unreadable.retain(|key| scope.is_none_or(|destination| key.destination == *destination));
+        (current, unreadable, view.revision)
+    });
     let plan = plan::difference(&current, &wanted, request.merge);
     let notes = mirror.read(|view| notes::of_plan(view, &plan, SystemTime::now()));
     Planned { plan, unreadable, base_revision, notes, not_understood_by: Vec::new(), changes: Vec::new() }
+}
+
+/// The permanent intentions of one destination.
+pub fn permanent_of(view: &View, destination: &Party) -> Vec<Intention> {
+    let pairs = view.pairs_to(destination).filter(|pair| !pair.temporary);
+    pairs.filter_map(|pair| view.intentions.get(pair)).map(|(record, _)| record.intention.clone()).collect()
 }
 
 fn unreadable_to_remove(view: &View, request: &ApplyRequest) -> Vec<PairKey> {

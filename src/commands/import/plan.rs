@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use postern_api::consul::entry::{Entry, Kind, Part, Surroundings, protocol_of_all, says_something};
 use postern_api::consul::intentions;
 use postern_intentions::{Action, Intention, Protocol};
 use postern_names::ServiceName;
 use postern_traffic::ServiceSettings;
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::source::{Source, field};
 
@@ -30,6 +31,12 @@ pub struct Plan {
     pub keys: Vec<Key>,
     /// Instances without a sidecar, as bodies of `/v1/catalog/register`.
     pub services: Vec<Value>,
+    /// Parts of settings that are not put together yet.
+    parts: Vec<(ServiceName, Part)>,
+    /// What proxy-defaults say.
+    protocol_of_all: Option<Protocol>,
+    /// Services of which there was a sidecar.
+    proxied: Vec<String>,
     notes: Vec<String>,
     not_carried: Vec<NotCarried>,
 }
@@ -55,7 +62,7 @@ impl Plan {
             plan.intention(intention, otherwise);
         }
         for entry in &source.entries {
-            plan.entry(entry);
+            plan.entry(entry, otherwise);
         }
         for key in &source.keys {
             plan.key(key);
@@ -63,6 +70,7 @@ impl Plan {
         for instance in &source.instances {
             plan.instance(instance);
         }
+        plan.join_settings();
         plan
     }
 
@@ -79,8 +87,9 @@ impl Plan {
             }
             Some(_) => Action::Deny,
             None => {
-                let has_permissions =
-                    source.intentions.iter().any(|intention| intention.get("Permissions").is_some_and(|list| !list.is_null()));
+                let says = |source: &Value| source.get("Permissions").is_some_and(says_something);
+                let in_entries = source.entries.iter().filter_map(|entry| entry["Sources"].as_array()).flatten();
+                let has_permissions = source.intentions.iter().chain(in_entries).any(says);
                 if has_permissions {
                     self.notes.push("Consul's default policy is not in the files: requests that no permission matches are denied; give --consul-default allow if it allows them".into());
                 }
@@ -93,64 +102,129 @@ impl Plan {
         let name = |field: &str| value[field].as_str().unwrap_or("?").to_owned();
         let what = format!("intention {} -> {}", name("SourceName"), name("DestinationName"));
         match intentions::read(value, otherwise) {
-            Ok(intention) => {
-                let is_there = self
-                    .intentions
-                    .iter()
-                    .any(|known| known.source == intention.source && known.destination == intention.destination);
-                if is_there {
-                    return self.leave(what, "there is another one for this pair before it");
-                }
-                self.intentions.push(intention);
-            }
+            Ok(intention) => self.add(what, intention),
             Err(why) => self.leave(what, why.0),
         }
     }
 
-    fn entry(&mut self, entry: &Value) {
-        let kind = entry["Kind"].as_str().unwrap_or_default();
+    fn add(&mut self, what: String, intention: Intention) {
+        let is_there =
+            self.intentions.iter().any(|known| known.source == intention.source && known.destination == intention.destination);
+        if is_there {
+            return self.leave(what, "there is another one for this pair before it");
+        }
+        self.intentions.push(intention);
+    }
+
+    /// Intentions go one by one, the parts of settings are put together in the end.
+    fn entry(&mut self, entry: &Value, otherwise: Action) {
+        let word = entry["Kind"].as_str().unwrap_or_default();
         let name = entry["Name"].as_str().unwrap_or_default();
-        let what = format!("{kind} {name}");
-        match (kind, name.parse::<ServiceName>(), entry.as_object()) {
-            ("service-defaults", Ok(service), Some(object)) => self.service_defaults(&what, service, object),
-            ("service-defaults" | "service-router" | "service-splitter" | "service-resolver", Err(error), _) => {
-                self.leave(what, error.to_string())
+        let what = format!("{word} {name}");
+        let surroundings = Surroundings { otherwise, datacenter: None };
+        let kind = match Kind::parse(word) {
+            Ok(kind) => kind,
+            Err(why) => return self.leave(what, why.to_string()),
+        };
+        let entry = match kind {
+            Kind::ServiceIntentions => return self.sources(entry, surroundings),
+            Kind::ProxyDefaults => {
+                self.protocol_of_all = protocol_of_all(entry);
+                without_protocol(entry)
             }
-            ("service-router" | "service-splitter" | "service-resolver", ..) => {
-                self.leave(what, "routes, splits and resolvers are written anew, in a file for `meshctl service config apply`");
-            }
-            ("proxy-defaults", ..) => {
-                self.leave(what, "there are no settings for every proxy; a protocol belongs to its service")
-            }
-            ("ingress-gateway" | "terminating-gateway" | "mesh-gateway", ..) => self.leave(what, "there are no gateways"),
-            _ => self.leave(what, "it has no counterpart"),
+            Kind::ServiceDefaults => self.defaults_that_can_be(entry, surroundings),
+            _ => entry.clone(),
+        };
+        match Entry::read(kind, &entry, surroundings) {
+            Ok(Entry::Settings { service, part }) => self.parts.push((service, part)),
+            Ok(_) => {}
+            Err(why) => self.leave(what, why.0),
         }
     }
 
-    fn service_defaults(&mut self, what: &str, service: ServiceName, object: &Map<String, Value>) {
-        let mut settings = ServiceSettings::of(service);
-        let mut is_carried = false;
-        if let Some(protocol) = field(object, "Protocol").and_then(Value::as_str).filter(|protocol| !protocol.is_empty()) {
-            match protocol.parse::<Protocol>() {
-                Ok(protocol) => {
-                    settings.protocol = Some(protocol);
-                    is_carried = true;
+    /// Each source of an entry is an intention of its own: one that cannot be carried leaves the others.
+    fn sources(&mut self, entry: &Value, surroundings: Surroundings<'_>) {
+        let Some(object) = entry.as_object() else { return };
+        let sources = field(object, "Sources").and_then(Value::as_array).cloned().unwrap_or_default();
+        let destination = entry["Name"].as_str().unwrap_or("?");
+        for source in sources {
+            let what = format!("intention {} -> {destination}", source["Name"].as_str().unwrap_or("?"));
+            let mut alone = object.clone();
+            alone.retain(|name, _| !name.eq_ignore_ascii_case("Sources"));
+            alone.insert("Sources".into(), Value::Array(vec![source]));
+            match Entry::read(Kind::ServiceIntentions, &Value::Object(alone), surroundings) {
+                Ok(Entry::Intentions { intentions, .. }) => {
+                    for intention in intentions {
+                        self.add(what.clone(), intention);
+                    }
                 }
-                Err(_) => self.leave(format!("{what}: Protocol"), format!("{protocol:?} is none of tcp, http, http2, grpc")),
+                Ok(_) => {}
+                Err(why) => self.leave(what, why.0),
             }
         }
-        for (name, value) in object {
-            let is_known = ["Kind", "Name", "Protocol", "CreateIndex", "ModifyIndex", "Hash"]
-                .iter()
-                .any(|known| known.eq_ignore_ascii_case(name));
-            if !is_known && says_something(value) {
-                self.leave(format!("{what}: {name}"), "it has no counterpart that means the same; see docs/service-config.md");
+    }
+
+    /// The fields that can be carried: a protocol is worth having without the rest.
+    fn defaults_that_can_be(&mut self, entry: &Value, surroundings: Surroundings<'_>) -> Value {
+        let Some(object) = entry.as_object() else { return entry.clone() };
+        let mut kept = object.clone();
+        for (name, value) in object.iter().filter(|(name, _)| !matches!(name.as_str(), "Kind" | "Name")) {
+            let mut alone = json!({ "Kind": entry["Kind"], "Name": entry["Name"] });
+            alone[name] = value.clone();
+            let is_named = entry["Name"].as_str().is_some_and(|name| name.parse::<ServiceName>().is_ok());
+            if let (true, Err(why)) = (is_named, Entry::read(Kind::ServiceDefaults, &alone, surroundings)) {
+                self.leave(format!("service-defaults {}: {name}", entry["Name"].as_str().unwrap_or_default()), why.0);
+                kept.remove(name);
             }
         }
-        if is_carried {
-            self.settings.retain(|known| known.service != settings.service);
-            self.settings.push(settings);
+        Value::Object(kept)
+    }
+
+    /// Puts the parts of each service together. A part that cannot be with the others, such as a share for a subset that
+    /// was not carried, is left.
+    fn join_settings(&mut self) {
+        let mut joined: BTreeMap<ServiceName, ServiceSettings> = BTreeMap::new();
+        let mut parts = std::mem::take(&mut self.parts);
+        // Subsets before those who name them.
+        parts.sort_by_key(|(_, part)| match part.kind() {
+            Kind::ServiceDefaults => 0,
+            Kind::ServiceResolver => 1,
+            _ => 2,
+        });
+        for (service, part) in parts {
+            let kind = part.kind();
+            let settings = joined.entry(service.clone()).or_insert_with(|| ServiceSettings::of(service.clone()));
+            let mut with = settings.clone();
+            part.set(&mut with);
+            match with.validate() {
+                Ok(()) => *settings = with,
+                Err(faults) => {
+                    let why = faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+                    self.leave(format!("{kind} {service}"), why);
+                }
+            }
         }
+        if let Some(protocol) = self.protocol_of_all {
+            self.say_protocol(protocol, &mut joined);
+        }
+        let blank = |settings: &ServiceSettings| *settings == ServiceSettings::of(settings.service.clone());
+        self.settings = joined.into_values().filter(|settings| !blank(settings)).collect();
+    }
+
+    /// Here a protocol belongs to its service: each that the Consul knows gets the one of proxy-defaults.
+    fn say_protocol(&mut self, protocol: Protocol, joined: &mut BTreeMap<ServiceName, ServiceSettings>) {
+        let registered = self.services.iter().filter_map(|registration| registration["Service"]["Service"].as_str());
+        let called = self.intentions.iter().map(|intention| intention.destination.to_string());
+        let names = registered.map(ToOwned::to_owned).chain(called).chain(self.proxied.iter().cloned());
+        for service in names.filter_map(|name| name.parse::<ServiceName>().ok()) {
+            joined.entry(service.clone()).or_insert_with(|| ServiceSettings::of(service));
+        }
+        for settings in joined.values_mut() {
+            settings.protocol.get_or_insert(protocol);
+        }
+        self.notes.push(format!(
+            "proxy-defaults say {protocol} for every service: it is written into the settings of each that is known; say --protocol for those that come later"
+        ));
     }
 
     fn key(&mut self, value: &Value) {
@@ -176,6 +250,7 @@ impl Plan {
         let what = format!("instance {id} of {name}");
         let kind = service["Kind"].as_str().unwrap_or_default();
         if !kind.is_empty() {
+            self.proxied.extend(destination_of_proxy(value));
             let why = "it is a proxy: give the service a sidecar with `meshctl proxy` or `meshctl run`";
             return self.leave(format!("{what} ({kind})"), why);
         }
@@ -220,15 +295,19 @@ impl Plan {
     }
 }
 
-fn says_something(value: &Value) -> bool {
-    match value {
-        Value::Null => false,
-        Value::Bool(flag) => *flag,
-        Value::String(text) => !text.is_empty(),
-        Value::Number(number) => number.as_f64() != Some(0.0),
-        Value::Array(items) => items.iter().any(says_something),
-        Value::Object(fields) => fields.values().any(says_something),
+/// The rest of proxy-defaults, once their protocol was taken.
+fn without_protocol(entry: &Value) -> Value {
+    let mut rest = entry.clone();
+    if let Some(config) = rest.get_mut("Config").and_then(Value::as_object_mut) {
+        config.retain(|name, _| !name.eq_ignore_ascii_case("protocol"));
     }
+    rest
+}
+
+/// The service that a proxy stands beside.
+fn destination_of_proxy(instance: &Value) -> Option<String> {
+    let proxy = ["/Service/Proxy/DestinationServiceName", "/ServiceProxy/DestinationServiceName"];
+    proxy.iter().find_map(|path| instance.pointer(path)?.as_str()).map(ToOwned::to_owned)
 }
 
 /// The body that registers this instance again, with its checks as they stand.
@@ -295,7 +374,15 @@ mod tests {
             ],
             entries: vec![
                 json!({ "Kind": "service-defaults", "Name": "api", "Protocol": "http", "MaxInboundConnections": 7, "ModifyIndex": 3 }),
-                json!({ "Kind": "service-router", "Name": "api", "Routes": [] }),
+                json!({ "Kind": "service-router", "Name": "api", "Routes": [{ "Destination": { "Service": "web", "IdleTimeout": "3s" } }] }),
+                json!({ "Kind": "service-splitter", "Name": "api", "Splits": [{ "Weight": 90, "ServiceSubset": "v1" }, { "Weight": 10, "Service": "web" }] }),
+                json!({ "Kind": "service-resolver", "Name": "api", "Subsets": { "v1": { "Filter": "Service.Meta.version == 1" } }, "ConnectTimeout": "3s" }),
+                json!({ "Kind": "service-splitter", "Name": "shop", "Splits": [{ "Weight": 100, "ServiceSubset": "v9" }] }),
+                json!({ "Kind": "proxy-defaults", "Name": "global", "Config": { "protocol": "http2" }, "Mode": "transparent" }),
+                json!({ "Kind": "mesh", "Name": "mesh" }),
+                json!({ "Kind": "service-intentions", "Name": "shop", "Sources": [
+                    { "Name": "web", "Action": "allow" }, { "Name": "api", "Action": "allow", "Unknown": 1 },
+                ] }),
             ],
             keys: vec![json!({ "key": "a/b", "flags": 7, "value": "eA==" })],
             instances: vec![
@@ -310,10 +397,14 @@ mod tests {
     #[test]
     fn what_is_carried_is_whole_and_what_is_not_is_named() {
         let plan = Plan::of(&source());
-        assert_eq!(plan.intentions.len(), 1);
+        assert_eq!(plan.intentions.len(), 2);
         let intention = serde_json::to_value(&plan.intentions[0]).unwrap();
         assert_eq!(intention["otherwise"], "allow", "Consul's default policy");
-        assert_eq!(plan.settings[0].protocol, Some(Protocol::Http));
+        let of = |name: &str| plan.settings.iter().find(|settings| settings.service.as_str() == name).unwrap();
+        let api = of("api");
+        assert_eq!((api.protocol, api.split.len()), (Some(Protocol::Http), 2));
+        assert_eq!(api.resolver.subsets["v1"].meta["version"], "1");
+        assert_eq!((of("web").protocol, of("shop").protocol), (Some(Protocol::Http2), Some(Protocol::Http2)), "of every service");
         assert_eq!(plan.keys, [Key { key: "a/b".into(), value: "eA==".into(), flags: 7 }]);
         assert_eq!(plan.services.len(), 2);
         assert_eq!(plan.services[0]["Checks"].as_array().unwrap().len(), 1);
@@ -325,11 +416,15 @@ mod tests {
             "intention web -> db",
             "service-defaults api: MaxInboundConnections",
             "service-router api",
+            "service-splitter shop",
+            "proxy-defaults global",
+            "mesh mesh",
+            "intention api -> shop",
             "instance web-1-sidecar-proxy of web (connect-proxy)",
         ] {
             assert!(left.contains(&what), "{what}: {left:?}");
         }
-        assert_eq!(left.len(), 6, "{left:?}");
+        assert_eq!(left.len(), 10, "{left:?}");
         assert!(plan.text(true).contains("nothing was changed") && plan.text(true).contains("intention default"));
     }
 }

@@ -16,9 +16,8 @@ use crate::outcome::Failure;
 /// Bytes of an answer or a file.
 const LIMIT: usize = 256 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Config entries that have a counterpart, or might be missed.
-const KINDS: [&str; 9] = [
-    "service-intentions",
+/// Config entries that have a counterpart, or might be missed. Intentions come from their own list.
+const KINDS: [&str; 8] = [
     "service-defaults",
     "service-router",
     "service-splitter",
@@ -36,7 +35,7 @@ pub struct Source {
     pub default_policy: Option<String>,
     /// Intentions in the form of the list.
     pub intentions: Vec<Value>,
-    /// Config entries but those of intentions.
+    /// Config entries.
     pub entries: Vec<Value>,
     /// Keys: `Key`, `Value` (base64), `Flags`.
     pub keys: Vec<Value>,
@@ -79,7 +78,7 @@ impl Source {
             let Value::Object(object) = &item else { continue };
             let has = |name: &str| object.keys().any(|key| key.eq_ignore_ascii_case(name));
             if has("Kind") && (has("Name") || has("Sources")) && !has("Address") {
-                self.entry(item);
+                self.entries.push(item);
             } else if has("SourceName") && has("DestinationName") {
                 self.intentions.push(item);
             } else if has("key") && has("value") {
@@ -87,14 +86,6 @@ impl Source {
             } else if has("Service") || has("ServiceName") {
                 self.instances.push(item);
             }
-        }
-    }
-
-    fn entry(&mut self, entry: Value) {
-        if entry["Kind"] == "service-intentions" {
-            self.intentions.extend(postern_api::consul::intentions::flattened(&entry));
-        } else {
-            self.entries.push(entry);
         }
     }
 
@@ -116,7 +107,7 @@ impl Source {
         }
         self.take(&mut consul, "/v1/kv/?recurse", |source, value| source.sort_in(value)).await?;
         self.take(&mut consul, "/v1/connect/intentions", |source, value| source.sort_in(value)).await?;
-        for kind in KINDS.iter().filter(|kind| **kind != "service-intentions") {
+        for kind in KINDS {
             self.take(&mut consul, &format!("/v1/config/{kind}"), |source, value| source.sort_in(value)).await?;
         }
         self.default_policy = self.default_policy.take().or(consul.default_policy);

@@ -29,7 +29,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("/v1/agent/reload", "Send SIGHUP to the process instead."),
     ("/v1/agent/token/{kind}", "The control plane uses no token of its own."),
     ("/v1/catalog/gateway-services/{gateway}", NO_GATEWAYS),
-    ("/v1/config/{kind}", "Settings are changed with `meshctl service config`."),
     ("/v1/discovery-chain/{service}", "Routes, splits and failover are shown by `meshctl service config show`."),
     ("/v1/exported-services", NO_PEERS),
     ("/v1/health/ingress/{service}", NO_GATEWAYS),

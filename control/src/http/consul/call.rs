@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use postern_api::consul::duration;
 
 use super::super::Api;
-use super::duration;
 use super::error::ConsulError;
 use crate::acl::{Access, Authority, Resource};
 use crate::policy::Author;

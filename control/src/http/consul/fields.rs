@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use postern_api::consul::duration;
 use serde_json::{Map, Value};
 
-use super::duration;
 use super::error::ConsulError;
 
 /// A JSON object whose fields are found in any case.
@@ -128,6 +128,11 @@ impl Fields {
             Some(Value::Object(fields)) => Ok(Self(fields.clone())),
             Some(other) => Err(wrong(name, "an object", other)),
         }
+    }
+
+    /// The object as it was written.
+    pub fn into_value(self) -> Value {
+        Value::Object(self.0)
     }
 
     /// All fields as they were written, such as the labels of a map.

@@ -174,7 +174,11 @@ async fn set(api: &Api, call: &Call, source: &Party, destination: &Party, body: 
 
 /// Where no permission matches, Consul's clients expect the default policy.
 fn otherwise(api: &Api) -> Action {
-    match api.mirror.read(|view| view.default.0) {
+    api.mirror.read(default_action)
+}
+
+pub(super) fn default_action(view: &View) -> Action {
+    match view.default.0 {
         DefaultPolicy::Allow => Action::Allow,
         DefaultPolicy::Deny | DefaultPolicy::Audit => Action::Deny,
     }

@@ -7,13 +7,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `call`, `body`, `fields`, `duration` | what a request says |
+//! | `call`, `body`, `fields` | what a request says |
 //! | `answer`, `error` | how it is answered |
 //! | `blocking` | answers that wait for something newer |
 //! | `filter`, `shape` | `?filter=`, and how nodes, instances and checks are written |
 //! | `agent`, `catalog`, `health` | what can be found, and what registers |
 //! | `absent` | what Consul has and is not here: 501 |
-//! | `acl`, `connect`, `event`, `intentions`, `kv`, `operator`, `session`, `snapshot`, `status`, `txn` | the routes |
+//! | `acl`, `config`, `connect`, `event`, `intentions`, `kv`, `operator`, `session`, `snapshot`, `status`, `txn` | the routes |
 
 mod absent;
 mod acl;
@@ -23,8 +23,8 @@ pub mod blocking;
 pub mod body;
 pub mod call;
 mod catalog;
+mod config;
 mod connect;
-pub mod duration;
 pub mod error;
 mod event;
 pub mod fields;
@@ -128,6 +128,9 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/v1/connect/intentions/check", get(intentions::check))
         .route("/v1/connect/intentions/exact", get(intentions::exact).put(intentions::set_exact).delete(intentions::delete_exact))
         .route("/v1/connect/intentions/{id}", get(intentions::by_id).put(intentions::set_by_id).delete(intentions::delete_by_id))
+        .route("/v1/config", put(config::apply))
+        .route("/v1/config/{kind}", get(config::list))
+        .route("/v1/config/{kind}/{name}", get(config::get).delete(config::delete))
         .route("/v1/connect/ca/roots", get(connect::roots))
         .route("/v1/connect/ca/configuration", get(connect::configuration).put(connect::set_configuration))
         .route("/v1/agent/connect/ca/roots", get(connect::roots))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::extract::State;
+use postern_api::consul::duration;
 use serde::Serialize;
 
 use super::super::{Api, Shared};
@@ -10,7 +11,6 @@ use super::answer::Answer;
 use super::blocking::by_index;
 use super::body::Json;
 use super::call::Call;
-use super::duration;
 use super::error::ConsulError;
 use super::fields::Fields;
 use crate::acl::{Access, Resource};

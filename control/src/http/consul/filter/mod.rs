@@ -6,16 +6,15 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `lex` | the text as words |
 //! | `parse` | the words as a tree |
 //! | `evaluate` | the tree over an entry |
 
 mod evaluate;
-mod lex;
 mod parse;
 #[cfg(test)]
 mod tests;
 
+use postern_api::consul::words::{self, NoWords};
 use regex::Regex;
 use serde_json::Value;
 
@@ -70,7 +69,7 @@ impl Filter {
         if text.len() > LENGTH_LIMIT {
             return Err(FilterError::Syntax(format!("it is longer than {LENGTH_LIMIT} bytes")));
         }
-        parse::parse(&lex::words(text)?).map(Self)
+        parse::parse(&words::words(text)?).map(Self)
     }
 
     /// Whether it holds for an entry.
@@ -88,6 +87,12 @@ impl Filter {
     pub fn of(call: &Call) -> Result<Option<Self>, ConsulError> {
         let text = call.text("filter").map(str::trim).filter(|text| !text.is_empty());
         Ok(text.map(Self::parse).transpose()?)
+    }
+}
+
+impl From<NoWords> for FilterError {
+    fn from(error: NoWords) -> Self {
+        Self::Syntax(error.to_string())
     }
 }
 

@@ -1,8 +1,8 @@
 //! The words as a tree: `or` of `and` of `not` of matches.
 
+use postern_api::consul::words::Word;
 use regex::RegexBuilder;
 
-use super::lex::Word;
 use super::{Expression, FilterError, Selector, Test};
 
 /// Parentheses and `not` inside each other.

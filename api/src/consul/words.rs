@@ -1,10 +1,8 @@
-//! The text as words.
-
-use super::FilterError;
+//! Expressions of Consul's filters (go-bexpr), as words.
 
 /// A word of an expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Word {
+pub enum Word {
     /// `(`, `)`, `[`, `]`, `.`, `==`, `!=`
     Sign(&'static str),
     /// An identifier, a keyword or a number.
@@ -15,7 +13,16 @@ pub(super) enum Word {
 
 const SIGNS: [&str; 7] = ["==", "!=", "(", ")", "[", "]", "."];
 
-pub(super) fn words(text: &str) -> Result<Vec<Word>, FilterError> {
+/// Why a text is no row of words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoWords(String);
+
+/// The words of an expression.
+///
+/// # Errors
+/// A sign that none begins with, and a quoted text that does not end.
+pub fn words(text: &str) -> Result<Vec<Word>, NoWords> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
@@ -31,7 +38,7 @@ pub(super) fn words(text: &str) -> Result<Vec<Word>, FilterError> {
             let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '/' | ':' | '+' | '%' | '*');
             let length = rest.find(|c: char| !is_part(c)).unwrap_or(rest.len());
             if length == 0 {
-                return Err(FilterError::Syntax(format!("unexpected {first:?}")));
+                return Err(NoWords(format!("unexpected {first:?}")));
             }
             let (bare, end) = rest.split_at(length);
             words.push(Word::Bare(bare.to_owned()));
@@ -43,7 +50,7 @@ pub(super) fn words(text: &str) -> Result<Vec<Word>, FilterError> {
 }
 
 /// `"…"` with the escapes `\"`, `\\`, `\n`, `\t`, or a raw text between backquotes.
-fn quoted(text: &str, quote: char) -> Result<(String, &str), FilterError> {
+fn quoted(text: &str, quote: char) -> Result<(String, &str), NoWords> {
     let mut quoted = String::new();
     let mut chars = text.char_indices().skip(1);
     while let Some((at, c)) = chars.next() {
@@ -62,5 +69,5 @@ fn quoted(text: &str, quote: char) -> Result<(String, &str), FilterError> {
             other => quoted.push(other),
         }
     }
-    Err(FilterError::Syntax("a quoted text does not end".into()))
+    Err(NoWords("a quoted text does not end".into()))
 }
