@@ -11,6 +11,7 @@
 //! | `kv`, `sessions`, `events` | the key-value store, who holds its locks, and messages to whoever waits |
 //! | `registry`, `push`, `grpc` | instances, and their streams |
 //! | `edges` | who calls whom, as the sidecars see it |
+//! | `queries` | questions for instances that have a name |
 //! | `acl` | who may do what with what the HTTP API serves |
 //! | `dns` | services and nodes by name |
 //! | `http`, `metrics`, `doctor` | the HTTP API and what can be seen |
@@ -33,6 +34,7 @@ pub mod metrics;
 pub mod mirror;
 pub mod policy;
 pub mod push;
+pub mod queries;
 pub mod records;
 pub mod registry;
 pub mod seal;

@@ -20,12 +20,14 @@
 //! | `node/NODE` | [`NodeRecord`]: a host that was registered |
 //! | `registered/NODE/ID` | [`RegisteredRecord`]: an instance without a sidecar |
 //! | `check/NODE/ID` | [`CheckRecord`] |
+//! | `query/ID` | [`QueryRecord`]: a prepared query |
 //! | `change-set`, `change-set/ID/…` | [`change_set`]: a change that is larger than a transaction |
 //! | `authority/…`, `audit/…` | not mirrored: the sealed keys, and audit entries on their way to the log |
 
 mod acl;
 mod catalog;
 pub mod change_set;
+mod query;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -45,6 +47,7 @@ pub use self::acl::{AccessPolicyRecord, AccessRoleRecord, AccessTokenRecord, Lin
 pub use self::catalog::{
     CheckRecord, InstanceCheck, NODE_MAINTENANCE, NodeRecord, RegisteredRecord, TaggedAddress, Weights, service_maintenance,
 };
+pub use self::query::{QueriedService, QueryRecord, QueryTemplate};
 pub use self::settings::{JwksRecord, ProviderRecord, SettingsRecord};
 use crate::kv::{KV_PREFIX, kv_key};
 
@@ -282,6 +285,8 @@ pub enum RecordKey {
     Registered(String, String),
     /// `check/NODE/ID`
     Check(String, String),
+    /// `query/ID`
+    Query(String),
 }
 
 impl RecordKey {
@@ -319,6 +324,7 @@ impl fmt::Display for RecordKey {
             Self::AccessRole(id) => write!(f, "acl/role/{id}"),
             Self::Node(node) => write!(f, "node/{}", escaped(node)),
             Self::Registered(node, id) => write!(f, "registered/{}/{}", escaped(node), escaped(id)),
+            Self::Query(id) => write!(f, "query/{id}"),
             Self::Check(node, id) => write!(f, "check/{}/{}", escaped(node), escaped(id)),
         }
     }
@@ -382,6 +388,7 @@ fn parse_key(text: &str) -> Option<RecordKey> {
         ["acl", "token", hash] => RecordKey::AccessToken((*hash).to_owned()),
         ["acl", "policy", id] => RecordKey::AccessPolicy((*id).to_owned()),
         ["acl", "role", id] => RecordKey::AccessRole((*id).to_owned()),
+        ["query", id] if !id.is_empty() => RecordKey::Query((*id).to_owned()),
         ["node", node] => RecordKey::Node(unescaped(node)?),
         ["registered", node, id] => RecordKey::Registered(unescaped(node)?, unescaped(id)?),
         ["check", node, id] => RecordKey::Check(unescaped(node)?, unescaped(id)?),

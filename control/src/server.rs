@@ -32,6 +32,7 @@ use crate::metrics::{IssuedCounter, MeteredStore, Metrics};
 use crate::mirror::{Mirror, MirrorError};
 use crate::policy::Policy;
 use crate::push::{MeshService, PushSettings};
+use crate::queries::Queries;
 use crate::registry::{Home, RegistrySettings};
 use crate::seal::{SealError, SealKey};
 use crate::service_config::ServiceConfigs;
@@ -227,13 +228,14 @@ impl Control {
         let api = Api {
             accounts,
             snapshots: Arc::clone(&snapshots),
-            mirror,
+            mirror: Arc::clone(&mirror),
             policy,
             service_configs,
             jwks,
             keys,
             traffic,
             sessions,
+            queries: Arc::new(Queries::new(Arc::clone(&store), Arc::clone(&mirror))),
             events: Events::new(started_at),
             identity: Arc::clone(&identity),
             sidecars: mesh.sidecars(),

@@ -150,6 +150,15 @@ impl<R: Rng> Scene<'_, R> {
                 let found = self.catalog.service(service).into_iter().filter(has_tag).collect();
                 self.instances(query, found, &mut answer);
             }
+            Wanted::Query(of) => match self.catalog.query(of) {
+                None => answer.code = ResponseCode::NXDomain,
+                Some(queried) => {
+                    self.records(query, queried.found, &mut answer);
+                    for record in answer.answers.iter_mut().chain(&mut answer.additionals) {
+                        record.ttl = queried.ttl;
+                    }
+                }
+            },
             Wanted::Connect(service) => {
                 let found = self.catalog.service(service).into_iter().filter(|found| found.has_sidecar).collect();
                 self.instances(query, found, &mut answer);
@@ -181,6 +190,11 @@ impl<R: Rng> Scene<'_, R> {
         }
         found.retain(|one| one.is_healthy);
         found.shuffle(self.rng);
+        self.records(query, found, answer);
+    }
+
+    /// Records of instances, in their order.
+    fn records(&self, query: &Query, found: Vec<Found>, answer: &mut Answer) {
         match query.query_type() {
             RecordType::SRV => self.services(query.name(), found, answer),
             kind => {

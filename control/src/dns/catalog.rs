@@ -3,9 +3,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use postern_api::consul::duration;
 use postern_checks::Status;
 
 use crate::mirror::Mirror;
+use crate::queries::run::run;
+use crate::queries::template::rendered;
 use crate::registry::Registry;
 use crate::registry::catalog::{Catalog as Entries, Entry};
 
@@ -35,6 +38,15 @@ pub struct Found {
     pub has_sidecar: bool,
 }
 
+/// What a prepared query finds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queried {
+    /// Instances that may be answered, the preferred ones first.
+    pub found: Vec<Found>,
+    /// Seconds for which the answer may be kept.
+    pub ttl: u32,
+}
+
 /// What questions are answered from.
 pub trait Catalog {
     /// The datacenter of this mesh.
@@ -43,6 +55,8 @@ pub trait Catalog {
     fn serial(&self) -> u64;
     /// All registered instances of a service, healthy or not; names are compared without case.
     fn service(&self, name: &str) -> Vec<Found>;
+    /// What a prepared query finds; `None` where there is none that answers for this name.
+    fn query(&self, name: &str) -> Option<Queried>;
     /// Where a node is; empty where there is none of this name.
     fn node(&self, name: &str) -> Vec<Host>;
     /// The nodes with this address, and the services with an instance there.
@@ -76,6 +90,21 @@ impl Catalog for Registered {
         self.mirror.read(|view| {
             let catalog = Entries::new(view, self.registry.home());
             catalog.entries_of(&name).iter().filter_map(|entry| found(&catalog, entry)).collect()
+        })
+    }
+
+    fn query(&self, name: &str) -> Option<Queried> {
+        self.mirror.read(|view| {
+            let (query, _) = view.queries.answering(name)?;
+            let query = rendered(query, name).ok()?;
+            let home = self.registry.home();
+            let catalog = Entries::new(view, home);
+            let instances = run(&catalog, &home.node, &query.service, &query.service.near, &mut rand::rng());
+            let found = instances.iter().filter_map(|instance| found(&catalog, &instance.entry));
+            // The query has decided who is well.
+            let found = found.map(|found| Found { is_healthy: true, ..found }).collect();
+            let ttl = duration::parse(&query.ttl).map_or(0, |ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX));
+            Some(Queried { found, ttl })
         })
     }
 

@@ -41,6 +41,8 @@ pub enum Wanted {
     },
     /// Sidecars of a service.
     Connect(String),
+    /// What a prepared query finds.
+    Query(String),
     /// A node.
     Node(String),
     /// The address that is written in the name.
@@ -79,7 +81,7 @@ fn wanted(labels: &[&str], datacenter: &str) -> Wanted {
 }
 
 fn is_kind(label: &str) -> bool {
-    matches!(label, "service" | "connect" | "node" | "addr")
+    matches!(label, "service" | "connect" | "query" | "node" | "addr")
 }
 
 fn of_kind(kind: &str, labels: &[&str]) -> Wanted {
@@ -87,6 +89,7 @@ fn of_kind(kind: &str, labels: &[&str]) -> Wanted {
         (_, []) => Wanted::Inner,
         ("service", _) => service(labels),
         ("connect", [.., name]) => Wanted::Connect((*name).to_owned()),
+        ("query", _) => Wanted::Query(labels.join(".")),
         ("node", _) => Wanted::Node(labels.join(".")),
         ("addr", [address]) => written(address).map_or(Wanted::Nothing, Wanted::Address),
         _ => Wanted::Nothing,
@@ -181,6 +184,9 @@ mod tests {
             ("_web._udp.service.dc1.consul.", service("web", None)),
             ("_tcp.service.consul.", Wanted::Inner),
             ("web.connect.consul.", Wanted::Connect("web".into())),
+            ("geo-db.query.consul.", Wanted::Query("geo-db".into())),
+            ("a.b.query.dc1.mesh.", Wanted::Query("a.b".into())),
+            ("query.consul.", Wanted::Inner),
             ("host-1.node.consul.", Wanted::Node("host-1".into())),
             ("host-1.example.com.node.dc1.consul.", Wanted::Node("host-1.example.com".into())),
             ("7f000001.addr.consul.", Wanted::Address("127.0.0.1".parse().unwrap())),

@@ -7,7 +7,7 @@ use hickory_proto::op::{Edns, Message, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
 use proptest::prelude::*;
 
-use super::catalog::{Catalog, Found, Host};
+use super::catalog::{Catalog, Found, Host, Queried};
 use super::message::{Reply, Room, reply};
 use super::{Zone, message};
 
@@ -28,6 +28,12 @@ impl Catalog for Fixed {
 
     fn service(&self, name: &str) -> Vec<Found> {
         self.services.iter().filter(|(service, _)| service.eq_ignore_ascii_case(name)).map(|(_, found)| found.clone()).collect()
+    }
+
+    /// Any service is a query whose answers may be kept for a minute.
+    fn query(&self, name: &str) -> Option<Queried> {
+        let found: Vec<Found> = self.service(name.strip_prefix("find-")?);
+        Some(Queried { found: found.into_iter().filter(|one| one.is_healthy).collect(), ttl: 60 })
     }
 
     fn node(&self, name: &str) -> Vec<Host> {
@@ -99,6 +105,19 @@ fn data(message: &Message) -> BTreeSet<String> {
 
 fn set(items: &[&str]) -> BTreeSet<String> {
     items.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_prepared_query_is_answered_with_its_own_time_to_live() {
+    let asked = |name: &str| {
+        let query = Query::query(Name::from_ascii(name).unwrap(), RecordType::A);
+        super::answer::answer(&shop(), &Zone::default(), &query, 100, &mut rand::rng()).unwrap()
+    };
+    let answer = asked("find-web.query.consul.");
+    assert_eq!((answer.code, answer.answers.len()), (ResponseCode::NoError, 2));
+    assert!(answer.answers.iter().all(|record| record.ttl == 60));
+    assert_eq!(asked("web.query.consul.").code, ResponseCode::NXDomain);
+    assert_eq!(asked("query.consul.").code, ResponseCode::NoError);
 }
 
 #[test]

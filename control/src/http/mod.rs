@@ -57,6 +57,7 @@ use crate::metrics::Metrics;
 use crate::mirror::Mirror;
 use crate::policy::Policy;
 use crate::push::{PushStats, Sidecars};
+use crate::queries::Queries;
 use crate::registry::Registry;
 use crate::service_config::ServiceConfigs;
 use crate::service_config::jwks::JwksKeeper;
@@ -87,6 +88,8 @@ pub struct Api {
     pub traffic: Arc<Traffic>,
     /// Who holds their locks.
     pub sessions: Arc<Sessions>,
+    /// Prepared queries.
+    pub queries: Arc<Queries>,
     /// User events.
     pub events: Events,
     /// Open streams.

@@ -17,6 +17,7 @@ use super::change_sets::ChangeSets;
 use super::settings::SettingsView;
 use super::{Change, MirrorError};
 use crate::kv::{KV_PREFIX, KvView};
+use crate::queries::QueriesView;
 use crate::records::change_set::{ChangeSetKey, POINTER};
 use crate::records::{
     self, ClusterRecord, DefaultRecord, InstanceRecord, IntentionRecord, IssuanceRecord, LineageRecord, RecordKey, RevokedRecord,
@@ -62,6 +63,8 @@ pub struct View {
     pub kv: KvView,
     /// Sessions, which hold its locks.
     pub sessions: SessionsView,
+    /// Prepared queries.
+    pub queries: QueriesView,
     /// Nodes, instances without a sidecar, and checks.
     pub catalog: CatalogView,
     by_destination: HashMap<Party, BTreeSet<PairKey>>,
@@ -93,6 +96,7 @@ impl View {
             change_sets: ChangeSets::default(),
             kv: KvView::default(),
             sessions: SessionsView::default(),
+            queries: QueriesView::default(),
             catalog: CatalogView::default(),
             by_destination: HashMap::new(),
             destination_revisions: HashMap::new(),
@@ -207,6 +211,7 @@ impl View {
         view.revision = revision;
         view.catalog.loaded_at(revision);
         view.settings.loaded_at(revision);
+        view.queries.loaded_at(revision);
         // What was deleted before is not known by name.
         view.policy_revision = revision;
         Ok(view)
@@ -286,6 +291,7 @@ impl View {
             RecordKey::AccessRole(id) => self.access.put_role(id, read_or_why(key, value), revision),
             RecordKey::Jwks(name) => set(&mut self.settings.jwks, name, readable(key, value).map(|record| (record, revision))),
             RecordKey::Session(id) => self.sessions.put(id, readable(key, value), revision),
+            RecordKey::Query(id) => self.queries.put(id, readable(key, value), revision),
             // They need more than this is given.
             RecordKey::Kv(_) => return,
             RecordKey::Node(name) => {

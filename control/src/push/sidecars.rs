@@ -363,7 +363,8 @@ impl Sidecars {
             | RecordKey::Session(_)
             | RecordKey::Node(_)
             | RecordKey::Registered(..)
-            | RecordKey::Check(..) => {}
+            | RecordKey::Check(..)
+            | RecordKey::Query(_) => {}
         }
     }
 

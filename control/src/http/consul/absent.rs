@@ -53,8 +53,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("/v1/peering", NO_PEERS),
     ("/v1/peering/{*path}", NO_PEERS),
     ("/v1/peerings", NO_PEERS),
-    ("/v1/query", "Prepared queries are not built yet."),
-    ("/v1/query/{*path}", "Prepared queries are not built yet."),
 ];
 
 const NO_AUTH_METHODS: &str = "There are no auth methods: tokens are made by an operator.";

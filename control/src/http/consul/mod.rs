@@ -13,7 +13,7 @@
 //! | `filter`, `shape` | `?filter=`, and how nodes, instances and checks are written |
 //! | `agent`, `catalog`, `health` | what can be found, and what registers |
 //! | `absent` | what Consul has and is not here: 501 |
-//! | `acl`, `config`, `connect`, `event`, `intentions`, `kv`, `operator`, `session`, `snapshot`, `status`, `txn` | the routes |
+//! | `acl`, `config`, `connect`, `event`, `intentions`, `kv`, `operator`, `query`, `session`, `snapshot`, `status`, `txn` | the routes |
 
 mod absent;
 mod acl;
@@ -33,6 +33,7 @@ mod health;
 mod intentions;
 mod kv;
 mod operator;
+mod query;
 mod session;
 mod shape;
 mod snapshot;
@@ -128,6 +129,10 @@ pub(super) fn routes() -> Router<Arc<Api>> {
         .route("/v1/connect/intentions/check", get(intentions::check))
         .route("/v1/connect/intentions/exact", get(intentions::exact).put(intentions::set_exact).delete(intentions::delete_exact))
         .route("/v1/connect/intentions/{id}", get(intentions::by_id).put(intentions::set_by_id).delete(intentions::delete_by_id))
+        .route("/v1/query", get(query::list).post(query::create))
+        .route("/v1/query/{id}", get(query::get).put(query::set).delete(query::delete))
+        .route("/v1/query/{id}/execute", get(query::execute))
+        .route("/v1/query/{id}/explain", get(query::explain))
         .route("/v1/config", put(config::apply))
         .route("/v1/config/{kind}", get(config::list))
         .route("/v1/config/{kind}/{name}", get(config::get).delete(config::delete))
