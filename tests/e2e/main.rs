@@ -32,6 +32,7 @@ mod openapi;
 mod outage;
 mod own_ca;
 mod page;
+mod page_loop;
 mod paths;
 mod postgres;
 mod prometheus;

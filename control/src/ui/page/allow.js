@@ -3,7 +3,7 @@
 import { Failure, call, path as route } from "./api.js";
 import { button, field, h, replace, select } from "./dom.js";
 import { dialog, failed } from "./parts.js";
-import { planned } from "./plan.js";
+import { permissionText, planned } from "./plan.js";
 
 const TIMES = [
   ["", "for good"],
@@ -12,7 +12,10 @@ const TIMES = [
   ["86400", "for 1 day"],
 ];
 
-/** Asks how much to allow of a call {source, destination, method?, shape?, verdict?}; resolves with whether it was done. */
+/**
+ * Asks how much to allow of a call {source, destination, method?, shape?, verdict?}; `suggested` is the smallest intention, where the
+ * evaluator named it. Resolves with whether it was done.
+ */
 export async function allow(asked) {
   const wanted = await dialog(`Allow ${asked.source} → ${asked.destination}`, (close) => choices(asked, close));
   if (!wanted) return false;
@@ -37,7 +40,9 @@ function choices(asked, close) {
   if (asked.method) {
     options.push(["method", `${asked.method} requests only`]);
     if (prefix) options.push(["prefix", `${asked.method} of ${prefix}… only`]);
-    if (isWhole(shape)) options.push(["exact", `${asked.method} ${shape} only`]);
+    if (asked.suggested?.permissions)
+      options.push(["suggested", `this request only: ${permissionText(asked.suggested.permissions[0])}`]);
+    else if (isWhole(shape)) options.push(["exact", `${asked.method} ${shape} only`]);
   }
   const much = h(
     "fieldset",
@@ -53,6 +58,10 @@ function choices(asked, close) {
   });
   const next = async () => {
     try {
+      if (chosen() === "suggested") {
+        close({ intention: asked.suggested });
+        return;
+      }
       const permission = permissionOf(chosen(), asked, prefix);
       const intention = permission
         ? await withPermission(asked, permission)

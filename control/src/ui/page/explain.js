@@ -121,12 +121,18 @@ function explained(decided, asked, changed) {
     (decided.notes ?? []).map((note) => h("p", { class: "quiet" }, note)),
     held(decided.held),
     recent(decided.recent),
-    decided.suggestion ? [h("h3", {}, "The smallest intention that allows it"), command(decided.suggestion)] : null,
+    decided.suggestion
+      ? [
+          h("h3", {}, "The smallest intention that allows it"),
+          h("p", { class: "quiet" }, decided.suggestion_why),
+          command(decided.suggestion),
+        ]
+      : null,
     isRefused
       ? h(
           "div",
           { class: "row" },
-          button("Allow…", async () => changed(await allow(asked)), { class: "primary" }),
+          button("Allow…", async () => changed(await allow({ ...asked, suggested: decided.suggested })), { class: "primary" }),
         )
       : null,
   );
@@ -155,8 +161,17 @@ function reading({ path, permissions, action }) {
 
 function held(of) {
   if (!of) return null;
-  const behind = of.behind?.length ? `; behind: ${of.behind.map((one) => one.instance ?? one).join(", ")}` : "";
-  return h("p", {}, `${of.agree} of ${plural(of.sidecars, "sidecar")} hold this${behind}.`);
+  const others = (of.by ?? []).filter((one) => !one.agrees);
+  const gone = of.not_connected ?? [];
+  return h(
+    "section",
+    {},
+    h("p", {}, `${of.agree} of ${plural(of.sidecars, "connected sidecar")} of the called service enforce this.`),
+    others.map((one) =>
+      h("p", { class: "warns" }, `${one.instance} does not: it holds revision ${one.revision}. ${one.why ?? ""}`),
+    ),
+    gone.length ? h("p", { class: "quiet" }, `Not connected: ${gone.map((one) => one.instance).join(", ")}.`) : null,
+  );
 }
 
 function recent(decisions) {

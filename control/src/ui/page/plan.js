@@ -120,7 +120,13 @@ export function inForce(written) {
   const gone = of.not_connected?.length ? ` Not connected: ${of.not_connected.map((one) => one.instance).join(", ")}.` : "";
   if (!of.concerned) return `No connected sidecar is concerned.${gone}`;
   const late = of.waiting_for?.length ? ` Waiting for ${of.waiting_for.join(", ")}.` : "";
-  return `In force on ${of.acknowledged} of ${plural(of.concerned, "sidecar")} after ${millis(of.took_ms)}.${late}${gone}`;
+  const ended = [
+    of.closed ? plural(of.closed, "connection") : "",
+    of.ended_requests ? plural(of.ended_requests, "request under way", "requests under way") : "",
+  ].filter(Boolean);
+  const closed = ended.length ? ` Ended ${ended.join(" and ")}.` : "";
+  const where = `In force on ${of.acknowledged} of ${plural(of.concerned, "sidecar")} after ${millis(of.took_ms)}.`;
+  return `${where}${closed}${late}${gone}`;
 }
 
 function hasChange(plan) {
@@ -200,19 +206,18 @@ function effects(plan) {
       parts.push(h("p", { class: "quiet" }, `No call that was seen changes (${plural(of.edges ?? 0, "edge")} looked at).`));
     parts.push((of.notes ?? []).map((note) => h("p", { class: "quiet" }, note)));
   }
-  for (const one of plan.shadowed ?? [])
-    parts.push(h("p", { class: "warns" }, `Never governs: ${says(one.intention)}, shadowed by ${one.by}.`));
-  if (plan.never_matched?.length)
-    parts.push(h("p", { class: "quiet" }, `No call seen that they are about: ${plan.never_matched.map(pairText).join(", ")}.`));
+  for (const { intention, permission, by, why } of plan.shadowed ?? []) {
+    const which = permission === undefined ? intention : `${intention}, permission ${permission}`;
+    parts.push(h("p", { class: "warns" }, `Decides nothing: ${which}: ${by} ${why}.`));
+  }
+  if (plan.never_matched?.length) {
+    parts.push(h("p", { class: "quiet" }, `About services that nobody knows: ${plan.never_matched.join(", ")}.`));
+  }
   for (const one of plan.not_understood_by ?? [])
     parts.push(h("p", { class: "warns" }, `Not understood, and so denied: ${one}`));
   return parts.flat().some(Boolean)
     ? h("div", { class: "effects" }, h("h3", {}, "What it does to the calls that were seen"), parts)
     : null;
-}
-
-function pairText(pair) {
-  return typeof pair === "string" ? pair : `${pair.source} -> ${pair.destination}`;
 }
 
 function effect({ seen, edge, before, after }) {

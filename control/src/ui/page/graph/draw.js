@@ -40,7 +40,10 @@ export function draw(graph, { names, links }, acts) {
     linkLayer.append(made.group);
     labelLayer.append(made.label);
   }
-  for (const name of names) {
+  // By column, then from the top: so they are read, and so the Tab key comes to the first.
+  const place = (name) => where.places.get(name);
+  const inOrder = [...names].sort((a, b) => place(a).x - place(b).x || place(a).y - place(b).y);
+  for (const name of inOrder) {
     const element = nodeElement(graph.nodes.get(name), where.places.get(name), acts);
     drawing.nodes.set(name, element);
     nodeLayer.append(element);

@@ -177,7 +177,7 @@ class GraphView {
     // Few are large enough to be read, if need be without the last of them; many are an overview.
     if (isFirst) this.viewport.fit(shown.names.length <= READABLE ? 0.55 : undefined);
     if (focused && this.drawing.nodes.has(focused)) focus(this.drawing, focused, this.viewport);
-    else if (shown.names.length) makeCurrent(this.drawing, shown.names[0]);
+    else makeCurrent(this.drawing, this.drawing.nodes.keys().next().value);
     performance.mark("graph-drawn");
     this.svg.dataset.drawn = shown.names.length;
   }

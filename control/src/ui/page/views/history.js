@@ -2,7 +2,7 @@
 
 import { Failure, get } from "../api.js";
 import { button, field, h, replace } from "../dom.js";
-import { clock } from "../format.js";
+import { clock, plural } from "../format.js";
 import { failed, nothing, title } from "../parts.js";
 import { differences, planned } from "../plan.js";
 
@@ -88,6 +88,8 @@ function item(view, change, index) {
       from ? ` from ${from}` : "",
       reason ? [": ", h("q", {}, reason)] : null,
     ),
-    differences({ added: [], changed: [], removed: [], ...change }) ?? nothing("nothing that is shown to this token"),
+    differences({ added: [], changed: [], removed: [], ...change }),
+    change.unreadable?.length ? nothing(`What ${change.unreadable.join(", ")} said before is not known.`) : null,
+    change.left_out ? nothing(`and ${plural(change.left_out, "other pair")}`) : null,
   );
 }
