@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use postern_control::dns::{Catalog, Found, Host, Reply, Room, Zone, reply};
+use postern_control::dns::{Catalog, Found, Host, Queried, Reply, Room, Zone, reply};
 
-/// A catalog in which every service, node and address exists.
+/// A catalog in which every service, query, node and address exists.
 struct Everything;
 
 impl Catalog for Everything {
@@ -20,6 +20,10 @@ impl Catalog for Everything {
         let one = |host, is_healthy| Found { host, port: 80, tags: vec!["v1".into()], weight: 1, is_healthy, has_sidecar: true };
         let more = (0..64_u8).map(|number| one(Host::Ip(IpAddr::from([10, 0, 0, number])), number % 2 == 0));
         more.chain([one(Host::Name(name.into()), true), one(Host::Ip("fd00::1".parse().expect("an address")), true)]).collect()
+    }
+
+    fn query(&self, name: &str) -> Option<Queried> {
+        Some(Queried { found: self.service(name), ttl: 5 })
     }
 
     fn node(&self, name: &str) -> Vec<Host> {

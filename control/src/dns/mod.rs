@@ -21,7 +21,7 @@ mod recursor;
 mod server;
 
 pub use self::answer::Zone;
-pub use self::catalog::{Catalog, Found, Host, Registered};
+pub use self::catalog::{Catalog, Found, Host, Queried, Registered};
 pub use self::listener::{DnsError, DnsListen, DnsListener, usual};
 pub use self::message::{Reply, Room, reply};
 pub use self::recursor::Recursor;
