@@ -68,7 +68,12 @@ export class Viewport {
   apply() {
     const { x, y, scale } = this.at;
     this.root.setAttribute("transform", `translate(${x} ${y}) scale(${scale})`);
-    this.svg.classList.toggle("is-far", scale < 0.42);
+    this.svg.classList.toggle("is-far", this.isFar());
+  }
+
+  /** Too far away to be read. */
+  isFar() {
+    return this.at.scale < 0.42;
   }
 
   listen() {

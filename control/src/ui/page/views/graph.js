@@ -6,6 +6,7 @@ import { edgeTable } from "../edges.js";
 import { plural } from "../format.js";
 import { bringOut, draw, redraw } from "../graph/draw.js";
 import { focus, listenToKeys, makeCurrent } from "../graph/keys.js";
+import { SIZES } from "../graph/layout.js";
 import { VERDICTS, VERDICT_TEXT, around, graphOf, part, spread } from "../graph/model.js";
 import { Viewport } from "../graph/viewport.js";
 import { failed, title } from "../parts.js";
@@ -208,8 +209,19 @@ class GraphView {
     const isFromPanel = this.side.contains(document.activeElement);
     this.chosen = what;
     this.draw();
-    if (isFromPanel) this.side.querySelector("h2").focus();
-    else if (what.node) say(`${what.node} is chosen.`);
+    if (isFromPanel) {
+      this.side.querySelector("h2").focus();
+      this.reveal(what);
+    } else if (what.node) say(`${what.node} is chosen.`);
+  }
+
+  /** What was chosen elsewhere is brought into the view, unless that is an overview. */
+  reveal({ node, link }) {
+    if (this.viewport.isFar()) return;
+    for (const name of node ? [node] : (link ?? "").split(" ")) {
+      const place = this.drawing.where.places.get(name);
+      if (place) this.viewport.reveal(place, SIZES.width / 2, SIZES.height / 2);
+    }
   }
 
   goAround(name) {
