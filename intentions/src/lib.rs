@@ -16,7 +16,9 @@ mod names;
 mod party;
 mod permission;
 pub mod plan;
+mod remedy;
 mod rules;
+mod shadow;
 mod table;
 mod timestamp;
 mod words;
@@ -34,7 +36,9 @@ pub use party::{PairKey, Party, PartyError, Precedence};
 pub use permission::{
     ClaimCriterion, ClaimMatch, HeaderCriterion, JwtCriterion, PathCriterion, Permission, QueryCriterion, TextMatch,
 };
+pub use remedy::{Remedy, remedy};
 pub use rules::{Entry, EntryContent, RuleSet};
+pub use shadow::{Shadowed, never_matched, shadowed};
 pub use words::{Action, DefaultPolicy, DoubleSlash, EncodedSlash, Mode, Protocol, UnknownWord};
 
 /// Checks of single values that permissions and the settings of services share.

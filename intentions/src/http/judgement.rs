@@ -119,6 +119,12 @@ pub(crate) fn reading_explanations(permissions: &Permissions, call: &Call<'_>, r
     path.readings().map(|reading| explained(permissions, &facts(call, request, &target, reading))).collect()
 }
 
+/// Every way to read the request's path, the one that is forwarded first; none where the path is refused.
+pub(crate) fn reading_paths(request: &Request<'_>) -> Option<Vec<String>> {
+    let (_, path) = read(request).ok()?;
+    Some(path.readings().map(str::to_owned).collect())
+}
+
 fn explained(permissions: &Permissions, facts: &Facts<'_>) -> ReadingExplanation {
     let mut action = None;
     let mut outcomes = Vec::with_capacity(permissions.list.len());

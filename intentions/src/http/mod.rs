@@ -21,9 +21,10 @@ mod text_rule;
 mod tokens;
 
 pub use criteria::RequestCriteria;
-pub(crate) use judgement::{Decided, by_permissions, reading_explanations};
+pub(crate) use judgement::{Decided, by_permissions, reading_explanations, reading_paths};
 pub use judgement::{Forward, PermissionExplanation, ReadingExplanation, RequestDecision};
 pub use path::JudgedPath;
+pub(crate) use path_rule::path_covers;
 pub(crate) use permissions::Permissions;
 pub use refused::PathRefused;
 pub use request::Request;

@@ -50,3 +50,19 @@ fn spellings(path: &str) -> Box<[Box<str>]> {
     }
     spellings.into_iter().map(String::into_boxed_str).collect()
 }
+
+/// Whether every path that `narrow` matches is matched by `wide`. Of regular expressions only the same one is known to.
+pub(crate) fn path_covers(wide: &PathCriterion, narrow: &PathCriterion) -> bool {
+    match (wide, narrow) {
+        (PathCriterion::Regex(wide), PathCriterion::Regex(narrow)) => wide == narrow,
+        (PathCriterion::Exact(wide), PathCriterion::Exact(narrow)) => {
+            let wide = spellings(wide);
+            spellings(narrow).iter().all(|path| wide.contains(path))
+        }
+        (PathCriterion::Prefix(wide), PathCriterion::Exact(narrow) | PathCriterion::Prefix(narrow)) => {
+            let wide = spellings(wide);
+            spellings(narrow).iter().all(|path| wide.iter().any(|prefix| is_below(path, prefix)))
+        }
+        _ => false,
+    }
+}
