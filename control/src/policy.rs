@@ -1,4 +1,4 @@
-//! Changes of intentions and of the default policy: each is one transaction with its audit entry.
+//! Changes of intentions and of the default policy: each is one transaction with its audit entry and its history.
 //!
 //! An apply that is larger than a transaction is a change set (`policy::staging`): one revision all the same.
 //!
@@ -6,7 +6,9 @@
 //! and the revision of that key is the one that `expected_revision` is held against.
 
 mod apply;
+mod history;
 mod notes;
+mod rollback;
 mod staging;
 #[cfg(test)]
 mod tests;
@@ -24,10 +26,13 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 pub use self::apply::permanent_of;
+pub use self::history::{Filter, History};
 use self::staging::Staging;
 use crate::audit::AuditEntry;
 use crate::mirror::{Mirror, View};
 use crate::push::Sidecars;
+use crate::records::change_set::{StagedChange, encode_chunk};
+use crate::records::history::{HistoryRecord, part_key, record_key};
 use crate::records::{self, DefaultRecord, IntentionRecord};
 use crate::store::{Compare, Op, Store, StoreError, Txn};
 
@@ -37,6 +42,8 @@ const MARKER: &[u8] = b"policy/changed";
 const TRIES: usize = 16;
 /// Changes of one transaction: it has 128 operations, and some are ours.
 const MAX_CHANGES: usize = 120;
+/// Bytes of a reason.
+const MAX_REASON: usize = 1024;
 /// The longest that a temporary intention lasts.
 const MAX_TEMPORARY: Duration = Duration::from_secs(366 * 24 * 3600);
 /// No caller waits longer for the sidecars.
@@ -78,6 +85,14 @@ pub enum PolicyError {
         /// The last change.
         stored: u64,
     },
+    /// The history does not go back so far.
+    #[error("what intentions said at revision {revision} is not kept any more; the history goes back to revision {oldest}")]
+    Forgotten {
+        /// The revision that was asked for.
+        revision: u64,
+        /// The oldest one that there is a way back to.
+        oldest: u64,
+    },
     /// Other changes came between too often.
     #[error("other changes of intentions came between {TRIES} times")]
     Contended,
@@ -94,6 +109,7 @@ pub struct Policy {
     store: Arc<dyn Store>,
     mirror: Arc<Mirror>,
     sidecars: Arc<Sidecars>,
+    history: History,
     staging: Staging,
     /// Moves the change set in force to the keys of its intentions.
     mover: Mutex<Option<JoinHandle<()>>>,
@@ -105,6 +121,27 @@ struct Draft {
     compares: Vec<Compare>,
     ops: Vec<Op>,
     audit: AuditEntry,
+    changed: Changed,
+}
+
+/// What a change changes, for the history.
+#[derive(Default)]
+struct Changed {
+    default: Option<(DefaultPolicy, DefaultPolicy)>,
+    pairs: Pairs,
+}
+
+enum Pairs {
+    /// These, in the same transaction.
+    These(Vec<StagedChange>),
+    /// Those of a change set: its id, chunks and bytes.
+    OfSet(String, u32, usize),
+}
+
+impl Default for Pairs {
+    fn default() -> Self {
+        Self::These(Vec::new())
+    }
 }
 
 /// A committed change.
@@ -125,7 +162,13 @@ impl Policy {
     /// Changes go into `store` and are seen in `mirror`.
     pub fn new(store: Arc<dyn Store>, mirror: Arc<Mirror>, sidecars: Arc<Sidecars>) -> Self {
         let staging = Staging::new(Arc::clone(&store), Arc::clone(&mirror));
-        Self { store, mirror, sidecars, staging, mover: Mutex::new(None) }
+        let history = History::new(Arc::clone(&store));
+        Self { store, mirror, sidecars, history, staging, mover: Mutex::new(None) }
+    }
+
+    /// What was changed.
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Sets the permanent intention of a pair, or with `expires_in_s` the temporary one.
@@ -139,6 +182,7 @@ impl Policy {
         request: SetRequest,
         author: &Author,
     ) -> Result<Written, PolicyError> {
+        check_reason(request.reason.as_deref())?;
         let expires_at = expiry(request.expires_in_s, SystemTime::now())?;
         let key = PairKey { source: source.clone(), destination: destination.clone(), temporary: expires_at.is_some() };
         for _ in 0..TRIES {
@@ -147,11 +191,12 @@ impl Policy {
             if self.staging.holds(&key) {
                 continue;
             }
-            let (stored, wanted, notes) = self.mirror.read(|view| {
+            let (stored, before, wanted, notes) = self.mirror.read(|view| {
                 let wanted = intention_for(view, &source, &destination, request.verb, expires_at);
                 let stored = view.intentions.get(&key).cloned();
+                let before = json_before(view, &key);
                 let notes = notes::of_set(view, &wanted, stored.as_ref().map(|(record, _)| &record.intention), SystemTime::now());
-                (stored, wanted, notes)
+                (stored, before, wanted, notes)
             });
             wanted.validate()?;
             if let Some((record, revision)) = &stored
@@ -168,10 +213,13 @@ impl Policy {
                 changed_in: None,
             };
             let details = json!({ "pair": wanted.pair(), "before": stored.map(|(record, _)| record.intention), "after": wanted });
+            let value = records::encode(&record)?;
+            let change = StagedChange { key: records::intention_key(&key), value: Some(value.clone()), before };
             let draft = Draft {
                 compares: Vec::new(),
-                ops: vec![Op::put(records::intention_key(&key), records::encode(&record)?)],
+                ops: vec![Op::put(records::intention_key(&key), value)],
                 audit: entry(author, "intention.set", details, request.reason.clone()),
+                changed: Changed { default: None, pairs: Pairs::These(vec![change]) },
             };
             if let Some(committed) = self.commit(marker, draft).await? {
                 return Ok(self.written(committed, true, Some(wanted), notes, &[destination], request.wait_ms).await);
@@ -191,6 +239,7 @@ impl Policy {
         wait_ms: u64,
         author: &Author,
     ) -> Result<Written, PolicyError> {
+        check_reason(reason.as_deref())?;
         for _ in 0..TRIES {
             self.staging.move_pair(&key).await?;
             let marker = self.current_marker().await?;
@@ -199,14 +248,17 @@ impl Policy {
             }
             let found = self.mirror.read(|view| {
                 let exists = view.intentions.contains_key(&key) || view.not_understood.contains_key(&key);
-                exists.then(|| view.intentions.get(&key).map(|(record, _)| record.intention.clone()))
+                let intention = || view.intentions.get(&key).map(|(record, _)| record.intention.clone());
+                exists.then(|| (intention(), json_before(view, &key)))
             });
-            let Some(before) = found else { return Err(not_found(&key)) };
+            let Some((before, json)) = found else { return Err(not_found(&key)) };
+            let change = StagedChange { key: records::intention_key(&key), value: None, before: json };
             let details = json!({ "pair": pair(&key), "temporary": key.temporary, "before": before });
             let draft = Draft {
                 compares: Vec::new(),
                 ops: vec![Op::delete(records::intention_key(&key))],
                 audit: entry(author, "intention.delete", details, reason.clone()),
+                changed: Changed { default: None, pairs: Pairs::These(vec![change]) },
             };
             if let Some(committed) = self.commit(marker, draft).await? {
                 let notes = self.mirror.read(|view| notes::of_delete(view, &key, SystemTime::now()));
@@ -221,6 +273,7 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`].
     pub async fn set_default(&self, request: DefaultRequest, author: &Author) -> Result<Written, PolicyError> {
+        check_reason(request.reason.as_deref())?;
         for _ in 0..TRIES {
             let marker = self.current_marker().await?;
             let (before, revision) = self.mirror.read(|view| view.default);
@@ -234,6 +287,7 @@ impl Policy {
                 compares: Vec::new(),
                 ops: vec![default_op(request.policy)?],
                 audit: entry(author, "default.set", details, request.reason.clone()),
+                changed: Changed { default: Some((before, request.policy)), pairs: Pairs::default() },
             };
             if let Some(committed) = self.commit(marker, draft).await? {
                 return Ok(self.written(committed, true, None, notes, &[Party::Any], request.wait_ms).await);
@@ -243,32 +297,39 @@ impl Policy {
     }
 
     /// Deletes temporary intentions that have ended; gives how many. Also finishes what a crash interrupted: moves the
-    /// change set in force, and deletes those that nothing came of.
+    /// change set in force, and deletes those that nothing came of. And forgets what the history need not keep.
     ///
     /// # Errors
     /// [`PolicyError::Store`].
     pub async fn sweep(&self, now: SystemTime) -> Result<usize, PolicyError> {
         self.staging.clear().await?;
         self.staging.move_all().await?;
+        self.history.tidy(now).await?;
         let marker = self.current_marker().await?;
-        let ended: Vec<PairKey> = self.mirror.read(|view| {
+        let ended: Vec<(PairKey, Bytes)> = self.mirror.read(|view| {
             let ended = view
                 .intentions
                 .iter()
                 .filter(|(_, (record, _))| record.intention.expires_at.is_some_and(|end| end + KEEP_EXPIRED <= now));
-            ended.map(|(key, _)| key.clone()).take(MAX_CHANGES).collect()
+            ended.map(|(key, _)| (key.clone(), json_before(view, key))).take(MAX_CHANGES).collect()
         });
         if ended.is_empty() {
             return Ok(0);
         }
         let author = Author { who: "control-plane".into(), from: "local".into() };
-        let pairs: Vec<String> = ended.iter().map(pair).collect();
+        let gone = |(key, before)| StagedChange { key: records::intention_key(&key), value: None, before };
+        let pairs: Vec<String> = ended.iter().map(|(key, _)| pair(key)).collect();
+        let mut changes: Vec<StagedChange> = ended.into_iter().map(gone).collect();
+        // The others are for the next time.
+        changes.truncate(how_many_fit(&changes));
+        let count = changes.len();
         let draft = Draft {
             compares: Vec::new(),
-            ops: ended.iter().map(|key| Op::delete(records::intention_key(key))).collect(),
-            audit: entry(&author, "intention.expire", json!({ "pairs": pairs }), None),
+            ops: changes.iter().map(|change| Op::delete(change.key.clone())).collect(),
+            audit: entry(&author, "intention.expire", json!({ "pairs": pairs[..count] }), None),
+            changed: Changed { default: None, pairs: Pairs::These(changes) },
         };
-        Ok(if self.commit(marker, draft).await?.is_some() { ended.len() } else { 0 })
+        Ok(if self.commit(marker, draft).await?.is_some() { count } else { 0 })
     }
 
     /// The revision of the last change of intentions or default, once the view holds it.
@@ -281,11 +342,17 @@ impl Policy {
     /// `None`: another change came between.
     async fn commit(&self, marker: u64, draft: Draft) -> Result<Option<Committed>, PolicyError> {
         let mut txn = Txn::new().when(Compare::unchanged(MARKER, marker)).then(Op::put(MARKER, Bytes::new()));
+        txn.then.extend(history_ops(marker, &draft)?);
         txn.compares.extend(draft.compares);
         txn.then.extend(draft.ops);
         txn.then.push(draft.audit.op());
         let result = self.store.txn(txn).await?;
         self.mirror.reached(result.revision).await;
+        if result.succeeded
+            && let Err(error) = self.history.grew(result.committed_at).await
+        {
+            tracing::warn!(%error, "the history of intentions was not tidied up; trying again later");
+        }
         Ok(result.succeeded.then_some(Committed { revision: result.revision, at: result.committed_at }))
     }
 
@@ -305,6 +372,72 @@ impl Policy {
         };
         Written { revision: committed.revision, changed, committed_at_us: micros(committed.at), intention, notes, in_force }
     }
+}
+
+/// The record of a change, and its pairs where they are not in a change set.
+fn history_ops(marker: u64, draft: &Draft) -> Result<Vec<Op>, PolicyError> {
+    let AuditEntry { at, who, from, what, reason, .. } = &draft.audit;
+    let mut ops = Vec::new();
+    let (parts, bytes, change_set) = match &draft.changed.pairs {
+        Pairs::These(changes) if changes.is_empty() => (0, 0, None),
+        Pairs::These(changes) => {
+            let part = encode_chunk(changes);
+            let bytes = part.len();
+            ops.push(Op::put(part_key(marker, 0), part));
+            (1, bytes, None)
+        }
+        Pairs::OfSet(id, chunks, bytes) => (*chunks, *bytes, Some(id.clone())),
+    };
+    let record = HistoryRecord {
+        base: marker,
+        at: *at,
+        who: who.clone(),
+        from: from.clone(),
+        what: what.clone(),
+        reason: reason.clone(),
+        default: draft.changed.default,
+        parts,
+        bytes: bytes as u64,
+        change_set,
+    };
+    ops.push(Op::put(record_key(marker), records::encode(&record)?));
+    Ok(ops)
+}
+
+/// A reason is a line or two; it is kept with every intention that it was given for.
+fn check_reason(reason: Option<&str>) -> Result<(), PolicyError> {
+    let Some(reason) = reason else { return Ok(()) };
+    if reason.len() > MAX_REASON {
+        return Err(PolicyError::Invalid(format!("the reason is {} bytes long; at most {MAX_REASON} are kept", reason.len())));
+    }
+    if reason.chars().any(|c| c.is_control() && c != '\n') {
+        return Err(PolicyError::Invalid("the reason holds a control character; write it as plain text".into()));
+    }
+    Ok(())
+}
+
+/// What is stored of a pair, as the history keeps it: its intention as JSON, its name where that cannot be read, nothing
+/// where there is none.
+fn json_before(view: &View, key: &PairKey) -> Bytes {
+    match view.intentions.get(key) {
+        Some((record, _)) => json_of(&record.intention),
+        None if view.not_understood.contains_key(key) => json_of(&pair(key)),
+        None => Bytes::new(),
+    }
+}
+
+fn json_of(value: &impl serde::Serialize) -> Bytes {
+    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
+}
+
+/// How many of these changes one transaction holds, with its audit entry and its history; at least one.
+fn how_many_fit(changes: &[StagedChange]) -> usize {
+    let mut bytes = 0;
+    let fits = |change: &&StagedChange| {
+        bytes += change.size();
+        bytes <= apply::MAX_BYTES
+    };
+    changes.iter().take_while(fits).count().max(1)
 }
 
 fn entry(author: &Author, what: &str, details: serde_json::Value, reason: Option<String>) -> AuditEntry {

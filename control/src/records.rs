@@ -22,11 +22,13 @@
 //! | `check/NODE/ID` | [`CheckRecord`] |
 //! | `query/ID` | [`QueryRecord`]: a prepared query |
 //! | `change-set`, `change-set/ID/…` | [`change_set`]: a change that is larger than a transaction |
+//! | `history/…`, `history-part/…` | not mirrored: [`history`], what was changed in intentions and default |
 //! | `authority/…`, `audit/…` | not mirrored: the sealed keys, and audit entries on their way to the log |
 
 mod acl;
 mod catalog;
 pub mod change_set;
+pub mod history;
 mod query;
 mod settings;
 

@@ -86,6 +86,14 @@ const CASES: &[Case] = &[
     case("PUT", "/v1/default-policy", r#"{"policy":"deny"}"#, WRITE_OPERATOR, READ_OPERATOR),
     case("GET", "/v1/edges", "", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
     case("GET", "/v1/live?for_s=1", "", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
+    case("GET", "/v1/history", "", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
+    case(
+        "POST",
+        "/v1/rollback",
+        r#"{"revision":1}"#,
+        "intentions_prefix \"\" { policy = \"write\" }",
+        "intentions_prefix \"\" { policy = \"write\" } intentions \"db\" { policy = \"read\" }",
+    ),
     case(
         "POST",
         "/v1/decide",

@@ -9,6 +9,8 @@
 //! | `PUT /v1/intentions/{source}/{destination}` | [`SetRequest`] → [`Written`] |
 //! | `DELETE /v1/intentions/{source}/{destination}?temporary=&reason=&wait_ms=` | → [`Written`] |
 //! | `PUT /v1/default-policy` | [`DefaultRequest`] → [`Written`] |
+//! | `GET /v1/history?source=&destination=&limit=&before=` | → `Vec<`[`Change`]`>`, newest first |
+//! | `POST /v1/rollback` | [`RollbackRequest`] → [`Applied`] |
 //! | `POST /v1/decide` | [`DecideRequest`] → [`Decided`]: `check` and `explain` |
 //! | `POST /v1/tokens`, `GET /v1/tokens`, `DELETE /v1/tokens/{id}?svids=` | [`CreateTokenRequest`] → [`CreatedToken`]; `Vec<`[`Token`]`>`; [`TokenRevoked`] |
 //! | `GET /v1/services`, `GET /v1/services/{name}` | → `Vec<`[`ServiceSummary`]`>`; [`ServiceDetail`] |
@@ -31,6 +33,7 @@
 //!
 //! `*` in a path is written as it is or as `%2A`. Times are RFC 3339, UTC. Every error is an [`ErrorBody`].
 
+mod history;
 mod seen;
 mod service_config;
 
@@ -40,6 +43,7 @@ use postern_intentions::{DefaultPolicy, Explanation, Intention, Party, Protocol}
 use postern_names::{Datacenter, InstanceId, PortName, ServiceName, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+pub use self::history::{Change, RollbackRequest};
 pub use self::seen::{
     Decision as SeenDecision, EdgeRow, Edges, Effect, Effects, Evidence, LiveChange, OpenPair, Recent, SuggestRequest, Suggested,
     Suggestion, WouldClose,

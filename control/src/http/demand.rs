@@ -66,6 +66,9 @@ pub fn of(method: &Method, path: &str) -> Demand {
         ["v1", "intentions"] if reads => Subject::Intentions(String::new()),
         ["v1", "intentions"] => Subject::AllIntentions,
         ["v1", "intentions", _, destination] => Subject::Intentions((*destination).to_owned()),
+        // Pairs that may not be read are left out.
+        ["v1", "history"] if reads => Subject::Intentions(String::new()),
+        ["v1", "rollback"] => Subject::AllIntentions,
         // It changes nothing; the route asks for the destination.
         ["v1", "decide"] => return Demand::Permission(Read, Subject::Intentions(String::new())),
         // The routes leave out what the caller may not read.
@@ -110,6 +113,8 @@ mod tests {
             (Method::PUT, "/v1/intentions/web/%61pi", permission(Access::Write, Subject::Intentions("api".into()))),
             (Method::DELETE, "/v1/intentions/web/%2A", permission(Access::Write, Subject::Intentions("*".into()))),
             (Method::PUT, "/v1/intentions", permission(Access::Write, Subject::AllIntentions)),
+            (Method::POST, "/v1/rollback", permission(Access::Write, Subject::AllIntentions)),
+            (Method::GET, "/v1/history", permission(Access::Read, Subject::Intentions(String::new()))),
             (Method::PUT, "/v1/service-config", permission(Access::Write, Subject::AllServices)),
             (Method::GET, "/v1/services/web", permission(Access::Read, Subject::Service("web".into()))),
             (Method::GET, "/v1/authority", permission(Access::Read, Subject::Operator)),

@@ -98,6 +98,7 @@ impl From<PolicyError> for ApiError {
             PolicyError::Intention(_) | PolicyError::Invalid(_) => Self::bad_request(text),
             PolicyError::NotFound { .. } => Self::not_found(text).hint("`meshctl intention list` shows those that there are"),
             PolicyError::Stale { .. } => Self::new(StatusCode::CONFLICT, text).hint("look at the difference again, then apply"),
+            PolicyError::Forgotten { .. } => Self::not_found(text).hint("`meshctl intention history` shows what is kept"),
             PolicyError::Contended => Self::new(StatusCode::SERVICE_UNAVAILABLE, text).hint("try again"),
             PolicyError::Store(error) => Self::from(error),
             PolicyError::Unwritable(error) => Self::internal(error),

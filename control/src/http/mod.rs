@@ -10,7 +10,7 @@
 //! | `certificate` | the certificate that they show, where nobody brought one |
 //! | `host`, `auth`, `demand`, `input`, `error` | what every request passes |
 //! | `consul` | the routes of Consul's API |
-//! | `intentions`, `edges`, `live`, `tokens`, `services`, `service_config`, `status` | the routes |
+//! | `intentions`, `history`, `edges`, `live`, `tokens`, `services`, `service_config`, `status` | the routes |
 //! | `openapi` | what describes them |
 
 pub mod auth;
@@ -19,6 +19,7 @@ pub mod consul;
 pub mod demand;
 mod edges;
 mod error;
+mod history;
 pub mod host;
 mod input;
 mod intentions;
@@ -130,6 +131,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/intentions", get(intentions::list).put(intentions::apply))
         .route("/v1/intentions/{source}/{destination}", get(intentions::get).put(intentions::set).delete(intentions::delete))
         .route("/v1/default-policy", put(intentions::set_default))
+        .route("/v1/history", get(history::list))
+        .route("/v1/rollback", post(history::rollback))
         .route("/v1/decide", post(intentions::decide))
         .route("/v1/edges", get(edges::list))
         .route("/v1/live", get(live::follow))

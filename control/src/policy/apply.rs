@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use postern_api::http::{Applied, ApplyRequest, Written};
 use postern_intentions::file::IntentionFile;
 use postern_intentions::plan::{self, Plan};
@@ -12,7 +11,8 @@ use postern_intentions::{Intention, PairKey, Party};
 use serde_json::json;
 
 use super::{
-    Author, Committed, Draft, MAX_CHANGES, Policy, PolicyError, TRIES, default_op, entry, notes, pair, permanent, understanding,
+    Author, Changed, Committed, Draft, MAX_CHANGES, Pairs, Policy, PolicyError, TRIES, check_reason, default_op, entry, json_of,
+    notes, pair, permanent, understanding,
 };
 use crate::mirror::{Mirror, View};
 use crate::records::change_set::{ChangeSetRecord, POINTER, StagedChange};
@@ -21,7 +21,19 @@ use crate::store::{MAX_TXN_BYTES, Op};
 
 /// Bytes of the changes of a plain transaction: the audit log is told of them in the same one, twice where something was
 /// there before.
-const MAX_BYTES: usize = MAX_TXN_BYTES / 4;
+pub(super) const MAX_BYTES: usize = MAX_TXN_BYTES / 4;
+
+/// What to make of the store.
+pub(super) struct Wanted {
+    /// What it is to say, and how that is done.
+    pub request: ApplyRequest,
+    /// What the history calls it.
+    pub what: &'static str,
+    /// Pairs that cannot be read and stay all the same.
+    pub keeps: BTreeSet<PairKey>,
+    /// The only destination that is looked at; none: all.
+    pub scope: Option<Party>,
+}
 
 /// What an apply would do, and what to know about it.
 struct Planned {
@@ -41,7 +53,9 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`].
     pub async fn apply(&self, request: ApplyRequest, author: &Author) -> Result<Applied, PolicyError> {
-        self.apply_within(request, None, author, |_| Ok(())).await
+        check_reason(request.reason.as_deref())?;
+        let wanted = Wanted { request, what: "intention.apply", keeps: BTreeSet::new(), scope: None };
+        self.apply_wanted(wanted, author, |_| Ok(())).await
     }
 
     /// Makes the permanent intentions of one destination equal to those of the request; others are not looked at. `check`
@@ -65,17 +79,18 @@ impl Policy {
             reason: None,
             wait_ms: 0,
         };
-        self.apply_within(request, Some(destination), author, check).await
+        let wanted = Wanted { request, what: "intention.apply", keeps: BTreeSet::new(), scope: Some(destination) };
+        self.apply_wanted(wanted, author, check).await
     }
 
-    async fn apply_within<E: From<PolicyError>>(
+    pub(super) async fn apply_wanted<E: From<PolicyError>>(
         &self,
-        request: ApplyRequest,
-        scope: Option<Party>,
+        wanted: Wanted,
         author: &Author,
         check: impl Fn(&View) -> Result<(), E>,
     ) -> Result<Applied, E> {
-        let request = Arc::new(request);
+        let wanted = Arc::new(wanted);
+        let request = &wanted.request;
         for _ in 0..TRIES {
             if !request.dry_run {
                 self.staging.move_all().await?;
@@ -90,11 +105,11 @@ impl Policy {
                 continue;
             }
             self.mirror.read(&check)?;
-            let planned = self.plan(&request, scope.as_ref(), author).await?;
+            let planned = self.plan(&wanted, author).await?;
             if request.dry_run || planned.is_empty() {
                 return Ok(planned.applied(None));
             }
-            if let Some(committed) = self.write(marker, &planned, &request, author).await? {
+            if let Some(committed) = self.write(marker, &planned, &wanted, author).await? {
                 let Planned { notes, .. } = &planned;
                 let concerned = destinations_of(&planned.plan, &planned.unreadable);
                 let written = self.written(committed, true, None, notes.clone(), &concerned, request.wait_ms).await;
@@ -105,16 +120,16 @@ impl Policy {
     }
 
     /// A hundred thousand intentions take their time: not on a thread that serves connections.
-    async fn plan(&self, request: &Arc<ApplyRequest>, scope: Option<&Party>, author: &Author) -> Result<Planned, PolicyError> {
-        let (mirror, request, author) = (Arc::clone(&self.mirror), Arc::clone(request), author.clone());
-        let scope = scope.cloned();
+    async fn plan(&self, wanted: &Arc<Wanted>, author: &Author) -> Result<Planned, PolicyError> {
+        let (mirror, wanted, author) = (Arc::clone(&self.mirror), Arc::clone(wanted), author.clone());
         let sidecars = self.sidecars.list();
         let planning = tokio::task::spawn_blocking(move || {
-            check_wanted(&request)?;
-            let mut planned = plan_of(&mirror, &request, scope.as_ref());
+            let request = &wanted.request;
+            check_wanted(request)?;
+            let mut planned = plan_of(&mirror, &wanted);
             planned.not_understood_by = understanding::missing_on(&planned.plan, &request.intentions, &sidecars);
             if !request.dry_run {
-                planned.changes = changes_of(&planned.plan, &planned.unreadable, &request, &author)?;
+                planned.changes = changes_of(&planned.plan, &planned.unreadable, request, &author)?;
             }
             Ok(planned)
         });
@@ -130,19 +145,20 @@ impl Policy {
         &self,
         marker: u64,
         planned: &Planned,
-        request: &ApplyRequest,
+        wanted: &Wanted,
         author: &Author,
     ) -> Result<Option<Committed>, PolicyError> {
         let bytes: usize = planned.changes.iter().map(StagedChange::size).sum();
         if planned.changes.len() > MAX_CHANGES || bytes > MAX_BYTES {
-            return self.write_staged(marker, planned, request, author).await;
+            return self.write_staged(marker, planned, wanted, bytes, author).await;
         }
         let mut ops: Vec<Op> = planned.changes.iter().map(op_of).collect();
         ops.extend(default_change(&planned.plan)?);
         let Plan { added, changed, removed, default } = &planned.plan;
         let details = json!({ "added": added, "changed": changed, "removed": removed, "default": default });
-        let audit = entry(author, "intention.apply", details, request.reason.clone());
-        self.commit(marker, Draft { compares: Vec::new(), ops, audit }).await
+        let audit = entry(author, wanted.what, details, wanted.request.reason.clone());
+        let changed = Changed { default: *default, pairs: Pairs::These(planned.changes.clone()) };
+        self.commit(marker, Draft { compares: Vec::new(), ops, audit, changed }).await
     }
 
     /// Stages the changes in chunks; then one transaction makes all of them true, or none where anything changed since the
@@ -151,9 +167,11 @@ impl Policy {
         &self,
         marker: u64,
         planned: &Planned,
-        request: &ApplyRequest,
+        wanted: &Wanted,
+        bytes: usize,
         author: &Author,
     ) -> Result<Option<Committed>, PolicyError> {
+        let request = &wanted.request;
         let Some(staged) = self.staging.write(planned.changes.clone()).await? else { return Ok(None) };
         let record = ChangeSetRecord {
             id: staged.id.clone(),
@@ -162,6 +180,7 @@ impl Policy {
             who: author.who.clone(),
             from: author.from.clone(),
             reason: request.reason.clone(),
+            base: Some(marker),
         };
         let mut ops = vec![Op::put(POINTER, records::encode(&record)?)];
         ops.extend(default_change(&planned.plan)?);
@@ -171,8 +190,9 @@ impl Policy {
             "change_set": staged.id, "parts": staged.chunks, "default": default,
             "added": added.len(), "changed": changed.len(), "removed": removed.len() + planned.unreadable.len(),
         });
-        let audit = entry(author, "intention.apply", details, request.reason.clone());
-        let committed = self.commit(marker, Draft { compares: staged.compares(), ops, audit }).await?;
+        let audit = entry(author, wanted.what, details, request.reason.clone());
+        let changed = Changed { default: *default, pairs: Pairs::OfSet(staged.id.clone(), staged.chunks, bytes) };
+        let committed = self.commit(marker, Draft { compares: staged.compares(), ops, audit, changed }).await?;
         if committed.is_some() {
             self.move_in_the_background();
         } else {
@@ -222,7 +242,8 @@ fn check_wanted(request: &ApplyRequest) -> Result<(), PolicyError> {
     Ok(())
 }
 
-fn plan_of(mirror: &Mirror, request: &ApplyRequest, scope: Option<&Party>) -> Planned {
+fn plan_of(mirror: &Mirror, wanted: &Wanted) -> Planned {
+    let Wanted { request, keeps, scope, .. } = wanted;
     let wanted = IntentionFile { default: request.default, intentions: request.intentions.clone() };
     // Only what needs the view is done under its lock: changes wait for it.
     let (current, unreadable, base_revision) = mirror.read(|view| {
@@ -230,8 +251,8 @@ fn plan_of(mirror: &Mirror, request: &ApplyRequest, scope: Option<&Party>) -> Pl
             None => permanent(view),
             Some(destination) => IntentionFile { default: None, intentions: permanent_of(view, destination) },
         };
-        let mut unreadable = unreadable_to_remove(view, request);
-        unreadable.retain(|key| scope.is_none_or(|destination| key.destination == *destination));
+        let mut unreadable = unreadable_to_remove(view, request, keeps);
+        unreadable.retain(|key| scope.as_ref().is_none_or(|destination| key.destination == *destination));
         (current, unreadable, view.revision)
     });
     let plan = plan::difference(&current, &wanted, request.merge);
@@ -245,12 +266,13 @@ pub fn permanent_of(view: &View, destination: &Party) -> Vec<Intention> {
     pairs.filter_map(|pair| view.intentions.get(pair)).map(|(record, _)| record.intention.clone()).collect()
 }
 
-fn unreadable_to_remove(view: &View, request: &ApplyRequest) -> Vec<PairKey> {
+fn unreadable_to_remove(view: &View, request: &ApplyRequest, keeps: &BTreeSet<PairKey>) -> Vec<PairKey> {
     if request.merge || view.not_understood.is_empty() {
         return Vec::new();
     }
     let wanted: BTreeSet<PairKey> = request.intentions.iter().map(Intention::key).collect();
-    view.not_understood.keys().filter(|key| !key.temporary && !wanted.contains(key)).cloned().collect()
+    let goes = |key: &&PairKey| !key.temporary && !wanted.contains(*key) && !keeps.contains(*key);
+    view.not_understood.keys().filter(goes).cloned().collect()
 }
 
 /// Every change of a pair, by key, so that chunks hold neighbours.
@@ -282,10 +304,6 @@ fn changes_of(
     changes.extend(gone);
     changes.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(changes)
-}
-
-fn json_of(value: &impl serde::Serialize) -> Bytes {
-    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
 }
 
 fn op_of(change: &StagedChange) -> Op {

@@ -18,6 +18,7 @@ use crate::mirror::{Mirror, SetInForce, StagedChunk};
 use crate::records::change_set::{
     ChangeSetKey, ChangeSetRecord, DamagedChunk, POINTER, StagedChange, decode_chunk, encode_chunk, set_prefix,
 };
+use crate::records::history::part_key;
 use crate::records::{self, IntentionRecord};
 use crate::store::{Compare, MAX_TXN_BYTES, Op, Store, StoreError, Txn};
 
@@ -144,9 +145,19 @@ impl Staging {
     /// Gives the revision after it, whether or not somebody else was faster.
     async fn move_chunk(&self, set: &SetInForce, number: u32, chunk: StagedChunk) -> Result<u64, PolicyError> {
         let key = ChangeSetKey::Chunk(set.record.id.clone(), number).to_bytes();
-        let changes = decode_chunk(chunk.bytes).map_err(damaged)?;
+        let changes = decode_chunk(chunk.bytes.clone()).map_err(damaged)?;
         let mut ops = vec![Op::delete(key.clone())];
         ops.extend(changes.iter().map(|change| moved(change, set.revision)));
+        if let Some(base) = set.record.base {
+            let part = Op::put(part_key(base, number), chunk.bytes);
+            if ops.iter().map(size).sum::<usize>() + size(&part) > MAX_TXN_BYTES - 2 * MARGIN {
+                // Too long to be moved together: first into the history, where it says the same.
+                let is_there = Compare::unchanged(key.clone(), chunk.revision);
+                self.store.txn(Txn::new().when(is_there).then(part)).await?;
+            } else {
+                ops.push(part);
+            }
+        }
         let audit = audit_of_part(
             set,
             number,
@@ -195,7 +206,7 @@ fn cut(changes: Vec<StagedChange>) -> Result<Vec<Vec<StagedChange>>, PolicyError
     let mut chunk = Vec::new();
     let mut bytes = 0;
     for mut change in changes {
-        if change.size() > MAX_TXN_BYTES / 2 && !change.before.is_empty() {
+        if change.size() > MAX_TXN_BYTES - MARGIN && !change.before.is_empty() {
             change.before = named(&change);
         }
         if change.size() > MAX_TXN_BYTES - MARGIN {
@@ -243,7 +254,7 @@ fn name(change: &StagedChange) -> String {
 
 /// What the audit log is told of a chunk; only the pairs where more than `room` bytes would tell it all.
 fn audit_of_part(set: &SetInForce, number: u32, changes: &[StagedChange], room: usize) -> AuditEntry {
-    let ChangeSetRecord { id, chunks, at, who, from, reason } = &set.record;
+    let ChangeSetRecord { id, chunks, at, who, from, reason, .. } = &set.record;
     let with = |said: Value| {
         let mut details = json!({ "change_set": id, "revision": set.revision, "part": number + 1, "of": chunks });
         if let (Value::Object(details), Value::Object(said)) = (&mut details, said) {

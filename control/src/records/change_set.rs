@@ -40,6 +40,9 @@ pub struct ChangeSetRecord {
     /// Why, in their words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// The revision of the change before it, by which its history is found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<u64>,
 }
 
 /// A key of a change set.
@@ -82,7 +85,8 @@ pub struct StagedChange {
     pub key: Bytes,
     /// What is stored under it from now on; none: it is deleted.
     pub value: Option<Bytes>,
-    /// The intention before, as JSON, for the audit log; empty where there was none.
+    /// The intention before, as JSON, for the audit log and the history; its name where it could not be read; empty where
+    /// there was none.
     pub before: Bytes,
 }
 

@@ -28,7 +28,7 @@ impl From<PolicyError> for ConsulError {
         let text = error.to_string();
         match error {
             PolicyError::Intention(_) | PolicyError::Invalid(_) => Self::bad_request(text),
-            PolicyError::NotFound { .. } => Self::not_found(text),
+            PolicyError::NotFound { .. } | PolicyError::Forgotten { .. } => Self::not_found(text),
             PolicyError::Stale { .. } | PolicyError::Contended => Self::refused(text),
             PolicyError::Store(error) => Self::from(error),
             PolicyError::Unwritable(error) => Self::internal(error),
