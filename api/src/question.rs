@@ -4,7 +4,8 @@ use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use postern_intentions::{
-    Because, Call, Forward, PathSettings, Protocol, Request, RuleSet, VerifiedTokens, explain, judge_request,
+    Action, Because, Call, Forward, PathSettings, Protocol, Remedy, Request, Rule, RuleSet, VerifiedTokens, explain, file,
+    judge_request, remedy,
 };
 use postern_names::PortName;
 
@@ -87,6 +88,7 @@ pub fn judge(
     });
     let is_of_requests = matches!(explanation.decision.because, Because::PerRequest { .. });
     let notes = is_of_requests.then(|| "each request is judged by itself; ask about one with --method and --path".to_owned());
+    let remedy = remedy(rules, &call, now);
     Decided {
         allowed: explanation.decision.allowed(),
         would_deny: explanation.decision.would_deny,
@@ -94,8 +96,26 @@ pub fn judge(
         protocol,
         explanation,
         forwarded,
+        suggestion: remedy.as_ref().map(|remedy| command(remedy, asked)),
+        suggestion_why: remedy.as_ref().map(|remedy| remedy.why.clone()),
+        suggested: remedy.and_then(|remedy| remedy.intention),
+        held: None,
         notes: notes.into_iter().collect(),
     }
+}
+
+/// What does it, for a shell. Names of services need no quotes there.
+fn command(remedy: &Remedy, asked: &DecideRequest) -> String {
+    let DecideRequest { source, destination, .. } = asked;
+    let end = remedy.ends_temporary.then(|| format!("meshctl intention delete {source} {destination} --temporary"));
+    let set = remedy.intention.as_ref().map(|intention| match &intention.rule {
+        Rule::Action(Action::Allow) => format!("meshctl intention allow {source} {destination}"),
+        Rule::Action(Action::Deny) | Rule::Permissions { .. } => {
+            let text = file::render(&file::IntentionFile { default: None, intentions: vec![intention.clone()] });
+            format!("meshctl intention apply --merge --yes -f - <<'END-OF-INTENTIONS'\n{}\nEND-OF-INTENTIONS", text.trim_end())
+        }
+    });
+    [end, set].into_iter().flatten().collect::<Vec<_>>().join(" &&\n")
 }
 
 #[cfg(test)]

@@ -42,6 +42,17 @@ pub fn difference(current: &IntentionFile, wanted: &IntentionFile, merge: bool) 
     plan
 }
 
+/// The permanent intentions after the difference: those that are wanted, and with `merge` those that are there besides.
+pub fn merged(current: &IntentionFile, wanted: &IntentionFile, merge: bool) -> Vec<Intention> {
+    let mut after = permanent(wanted);
+    if merge {
+        for (key, intention) in permanent(current) {
+            after.entry(key).or_insert(intention);
+        }
+    }
+    after.into_values().cloned().collect()
+}
+
 fn permanent(file: &IntentionFile) -> BTreeMap<PairKey, &Intention> {
     file.intentions.iter().filter(|intention| !intention.is_temporary()).map(|intention| (intention.key(), intention)).collect()
 }

@@ -45,7 +45,7 @@ impl Mesh {
             intentions.retain(|one| !(is_of_pair(one) && one.is_temporary()));
         }
         if let Some(intention) = &remedy.intention {
-            intentions.retain(|one| !(is_of_pair(one) && !one.is_temporary()));
+            intentions.retain(|one| !is_of_pair(one) || one.is_temporary());
             intentions.push(intention.clone());
         }
         Self { default: self.default, intentions }

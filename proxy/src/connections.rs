@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
@@ -146,6 +146,25 @@ impl Kill {
     }
 }
 
+/// How much was closed because a snapshot allows it no more, since the start.
+#[derive(Debug, Default)]
+pub struct Cut {
+    connections: AtomicU64,
+    requests: AtomicU64,
+}
+
+impl Cut {
+    /// Connections and requests.
+    pub fn so_far(&self) -> (u64, u64) {
+        (self.connections.load(Ordering::Acquire), self.requests.load(Ordering::Acquire))
+    }
+
+    fn add(&self, connections: u64, requests: u64) {
+        self.connections.fetch_add(connections, Ordering::Release);
+        self.requests.fetch_add(requests, Ordering::Release);
+    }
+}
+
 /// There is no room for another connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
@@ -175,6 +194,7 @@ pub struct Connections {
     most_per_peer: usize,
     inner: Mutex<Inner>,
     open: Arc<AtomicUsize>,
+    cut: Arc<Cut>,
     closing: watch::Sender<usize>,
     ends_sooner: Notify,
 }
@@ -206,6 +226,7 @@ impl Connections {
             most_per_peer,
             inner: Mutex::default(),
             open: Arc::default(),
+            cut: Arc::default(),
             closing: watch::Sender::new(0),
             ends_sooner: Notify::new(),
         })
@@ -219,6 +240,11 @@ impl Connections {
     /// Where their number can be read at any time.
     pub fn open_counter(&self) -> Arc<AtomicUsize> {
         self.open.clone()
+    }
+
+    /// Where can be read at any time how much snapshots have closed.
+    pub fn cut(&self) -> Arc<Cut> {
+        self.cut.clone()
     }
 
     /// Whether there is room for another inbound connection of whatever peer.
@@ -264,12 +290,13 @@ impl Connections {
         Registered { connections: self.clone(), id, judgeable, closed }
     }
 
-    /// Judges every connection by `snapshot` and tells those to close that may go on no more.
-    pub fn rejudge(&self, snapshot: &Snapshot, now: SystemTime) {
+    /// Judges every connection by `snapshot` and tells those to close that may go on no more. Gives how many connections
+    /// and how many requests those are.
+    pub fn rejudge(&self, snapshot: &Snapshot, now: SystemTime) -> (u64, u64) {
         self.close_where(|judgeable| match judgeable.still_trusted(snapshot, now) {
             Err(refusal) => Some(Closed::Untrusted(refusal.word())),
             Ok(()) => judgeable.denied(&self.own, snapshot, now),
-        });
+        })
     }
 
     /// Tells every connection to close.
@@ -277,7 +304,8 @@ impl Connections {
         self.close_where(|_| Some(Closed::Draining));
     }
 
-    fn close_where(&self, mut verdict: impl FnMut(&Judgeable) -> Option<Closed>) {
+    fn close_where(&self, mut verdict: impl FnMut(&Judgeable) -> Option<Closed>) -> (u64, u64) {
+        let (mut connections, mut requests) = (0, 0);
         let mut inner = self.inner.lock();
         let mut earliest_end = None;
         for (_, entry) in inner.entries.iter_mut().filter(|(_, entry)| entry.closer.is_some()) {
@@ -288,6 +316,7 @@ impl Connections {
             };
             if let Some(closer) = entry.closer.take() {
                 self.closing.send_modify(|closing| *closing += 1);
+                *(if entry.judgeable.is_connection() { &mut connections } else { &mut requests }) += 1;
                 // The receiver lives as long as the entry; if it is just going, so is the connection.
                 let _ = closer.send(closed);
                 if let Some(kill) = &entry.kill {
@@ -296,6 +325,7 @@ impl Connections {
             }
         }
         inner.earliest_end = earliest_end;
+        (connections, requests)
     }
 
     /// What is open in `most` places of the table from `from` on, if it has so many.
@@ -394,9 +424,14 @@ pub async fn keep_judging(
     clock: Arc<Clock>,
     enforced: watch::Sender<u64>,
 ) {
+    let mut judged_by = None;
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
-        connections.rejudge(&snapshot, clock.now());
+        let (closed, ended) = connections.rejudge(&snapshot, clock.now());
+        // What time alone ends is nobody's change.
+        if judged_by.replace(snapshot.sequence) != Some(snapshot.sequence) {
+            connections.cut.add(closed, ended);
+        }
         if tokio::time::timeout(CLOSING, connections.closed()).await.is_err() {
             tracing::warn!("connections that are denied now are slow to close");
         }

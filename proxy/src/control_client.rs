@@ -36,6 +36,7 @@ pub use writer::SnapshotWriter;
 use crate::ProxyError;
 use crate::clock::Clock;
 use crate::configuration::Teller;
+use crate::connections::Cut;
 use crate::metrics::Metrics;
 use crate::settings::Periods;
 use crate::sightings::Reports;
@@ -73,6 +74,10 @@ pub struct ControlClient {
     pub open_connections: Arc<AtomicUsize>,
     /// What is told of calls.
     pub reports: Reports,
+    /// How much snapshots have closed.
+    pub cut: Arc<Cut>,
+    /// How much of it the control plane was told.
+    pub cut_told: (u64, u64),
     /// When to leave.
     pub goodbye: Goodbye,
     /// Is told when nobody is sent to this instance any more.

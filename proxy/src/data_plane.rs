@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::connections::{Connections, keep_judging};
+use crate::connections::{Connections, Cut, keep_judging};
 use crate::http::inbound::{HttpInbound, Locals};
 use crate::http::instances::Instances;
 use crate::http::mirror::MOST as MOST_MIRRORS;
@@ -145,6 +145,11 @@ impl Shared {
     /// Where their number can be read at any time.
     pub fn open_counter(&self) -> Arc<AtomicUsize> {
         self.connections.open_counter()
+    }
+
+    /// Where can be read at any time how much snapshots have closed.
+    pub fn cut(&self) -> Arc<Cut> {
+        self.connections.cut()
     }
 
     /// Judges every open connection again at each snapshot, whichever worker has it, and tells the sequence number of the

@@ -372,6 +372,8 @@ impl Claimed {
             health: told,
             open_connections: data.open_connections(),
             reports: Reports::new(data.sightings(), metrics.clone()),
+            cut: data.cut(),
+            cut_told: (0, 0),
             goodbye: leaving,
             left,
             drained: drained.clone(),

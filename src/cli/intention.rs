@@ -99,6 +99,52 @@ pub struct CallArgs {
     pub service_config: Option<PathBuf>,
 }
 
+/// Which changes are shown.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Only changes of the pair of this caller: a service, or '*' (in quotes).
+    #[arg(value_name = "SRC", value_parser = party, requires = "destination")]
+    pub source: Option<Party>,
+    /// And this service: a service, or '*' (in quotes).
+    #[arg(value_name = "DST", value_parser = party)]
+    pub destination: Option<Party>,
+    /// How many, at most 1000.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub limit: u64,
+    /// Only changes before this revision.
+    #[arg(long, value_name = "REVISION")]
+    pub before: Option<u64>,
+}
+
+/// Where to go back to, and how.
+#[derive(Debug, Args)]
+pub struct RollbackArgs {
+    /// Permanent intentions and default become what they were at this revision.
+    #[arg(value_name = "REVISION")]
+    pub revision: u64,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Refuse where something was changed after this revision.
+    #[arg(long, value_name = "REVISION")]
+    pub if_revision: Option<u64>,
+    /// How.
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// A file, named in one of two ways.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct FileArgs {
+    /// The file; - is stdin.
+    #[arg(value_name = "FILE")]
+    pub positional: Option<PathBuf>,
+    /// The same, as the other commands take it.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
 /// What `meshctl intention` can do.
 #[derive(Debug, Subcommand)]
 pub enum IntentionCommand {
@@ -156,6 +202,9 @@ pub enum IntentionCommand {
         /// Do not ask.
         #[arg(long, short)]
         yes: bool,
+        /// Refuse where something was changed after this revision.
+        #[arg(long, value_name = "REVISION")]
+        if_revision: Option<u64>,
         /// How.
         #[command(flatten)]
         change: ChangeArgs,
@@ -168,19 +217,25 @@ pub enum IntentionCommand {
         /// As with apply.
         #[arg(long)]
         merge: bool,
+        /// Compare with this file instead of asking the control plane.
+        #[arg(long, value_name = "FILE")]
+        against: Option<PathBuf>,
     },
-    /// Check a file without a control plane
+    /// Check a file without a control plane: exit code 0 valid, 2 not
     Validate {
-        /// The file; - is stdin.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        /// Which file.
+        #[command(flatten)]
+        file: FileArgs,
+        /// Exit code 1 where it holds something that decides nothing.
+        #[arg(long)]
+        strict: bool,
     },
     /// The permanent intentions and the default as a file
     Export,
     /// A file of intentions from observed traffic (not built yet)
     Suggest(super::unbuilt::Rest),
-    /// Changes of intentions, newest first (not built yet)
-    History(super::unbuilt::Rest),
-    /// Go back to the intentions of a revision (not built yet)
-    Rollback(super::unbuilt::Rest),
+    /// Changes of intentions and default, newest first
+    History(HistoryArgs),
+    /// Go back to the permanent intentions and the default of a revision
+    Rollback(RollbackArgs),
 }

@@ -2,6 +2,7 @@
 
 pub mod change;
 mod file;
+mod history;
 mod judge;
 
 use postern_api::http::{Intentions, StoredIntention};
@@ -29,15 +30,16 @@ pub async fn intention(args: IntentionArgs) -> Outcome {
         IntentionCommand::Match { name, source } => matching(&output, &name, source).await,
         IntentionCommand::Check(call) => judge::check(&output, call).await,
         IntentionCommand::Explain(call) => judge::explain(&output, call).await,
-        IntentionCommand::Apply { file, merge, yes, change } => {
-            file::apply(&output, file::Apply { file, merge, yes, change }).await
+        IntentionCommand::Apply { file, merge, yes, if_revision, change } => {
+            file::apply(&output, file::Apply { file, merge, yes, if_revision, change }).await
         }
-        IntentionCommand::Plan { file, merge } => file::plan(&output, &file, merge).await,
-        IntentionCommand::Validate { file } => file::validate(&file),
+        IntentionCommand::Plan { file, merge, against: None } => file::plan(&output, &file, merge).await,
+        IntentionCommand::Plan { file, merge, against: Some(against) } => file::compare(&output, &file, &against, merge),
+        IntentionCommand::Validate { file, strict } => file::validate(&file.positional.or(file.file).unwrap_or_default(), strict),
         IntentionCommand::Export => file::export(&output).await,
         IntentionCommand::Suggest(_) => unbuilt::unbuilt("`meshctl intention suggest`"),
-        IntentionCommand::History(_) => unbuilt::unbuilt("`meshctl intention history`"),
-        IntentionCommand::Rollback(_) => unbuilt::unbuilt("`meshctl intention rollback`"),
+        IntentionCommand::History(args) => history::history(&output, args).await,
+        IntentionCommand::Rollback(args) => history::rollback(&output, args).await,
     }
 }
 

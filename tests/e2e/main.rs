@@ -13,6 +13,7 @@ mod discovery;
 mod dns;
 mod draining;
 mod grpc;
+mod history;
 mod hostile;
 mod hosts;
 mod http;

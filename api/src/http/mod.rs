@@ -33,16 +33,18 @@
 //!
 //! `*` in a path is written as it is or as `%2A`. Times are RFC 3339, UTC. Every error is an [`ErrorBody`].
 
+mod held;
 mod history;
 mod seen;
 mod service_config;
 
 use std::collections::BTreeMap;
 
-use postern_intentions::{DefaultPolicy, Explanation, Intention, Party, Protocol};
+use postern_intentions::{DefaultPolicy, Explanation, Intention, Party, Protocol, Shadowed};
 use postern_names::{Datacenter, InstanceId, PortName, ServiceName, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+pub use self::held::{Held, HeldBy};
 pub use self::history::{Change, RollbackRequest};
 pub use self::seen::{
     Decision as SeenDecision, EdgeRow, Edges, Effect, Effects, Evidence, LiveChange, OpenPair, Recent, SuggestRequest, Suggested,
@@ -198,6 +200,12 @@ pub struct Applied {
     /// Connected sidecars that would not understand it and so deny, each with the first intention and the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_understood_by: Vec<String>,
+    /// Intentions and permissions of the request that decide nothing, and what stands before them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadowed: Vec<Shadowed>,
+    /// Pairs of the request that no call matches: a side of them names a service that nobody knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never_matched: Vec<String>,
     /// Absent for a dry run and when nothing changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<Written>,
@@ -232,6 +240,12 @@ pub struct InForce {
     pub acknowledged: usize,
     /// From the commit to the last acknowledgement, in milliseconds.
     pub took_ms: f64,
+    /// Open connections that those who acknowledged closed for it.
+    #[serde(default)]
+    pub closed: u64,
+    /// Requests under way that they ended for it.
+    #[serde(default)]
+    pub ended_requests: u64,
     /// Connected sidecars that did not acknowledge in time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_for: Vec<InstanceId>,
@@ -287,6 +301,19 @@ pub struct Decided {
     /// For a request that goes through: the target that is forwarded, where it is not the one that was asked about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forwarded: Option<String>,
+    /// Where it is denied, or would be without audit: the command that lets it through and nothing more, to be pasted into
+    /// a shell; none: no intention so small does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
+    /// The intention that the command sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggested: Option<Intention>,
+    /// What decides now, and how the suggestion gets by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggestion_why: Option<String>,
+    /// What the sidecars that would judge the call hold; absent where a file was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// Things to know: no such service registered, sidecars behind, and so on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

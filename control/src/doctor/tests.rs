@@ -129,6 +129,8 @@ fn sidecar() -> SidecarStatus {
         authority: 1,
         reachability: 1,
         is_current: true,
+        enforces_all: true,
+        acknowledged_ago: None,
         nacks: Vec::new(),
         understands: Vec::new(),
         warnings: Vec::new(),

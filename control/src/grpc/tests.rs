@@ -295,7 +295,7 @@ impl TestSidecar {
     }
 
     async fn acknowledge(&self, delta: &v1::Delta) {
-        let ack = v1::Ack { lane: delta.lane, position: delta.to, nacks: Vec::new() };
+        let ack = v1::Ack { lane: delta.lane, position: delta.to, ..v1::Ack::default() };
         self.send(Up::Ack(ack)).await;
     }
 
@@ -489,7 +489,7 @@ async fn what_was_not_understood_is_kept_for_status() {
     rig.intend("web", "api", Action::Allow).await;
     let delta = api.take().await;
     let nacks = vec![v1::Nack { key: "intention/web/api".into(), why: "from the future".into() }];
-    api.send(Up::Ack(v1::Ack { lane: delta.lane, position: delta.to, nacks })).await;
+    api.send(Up::Ack(v1::Ack { lane: delta.lane, position: delta.to, nacks, ..v1::Ack::default() })).await;
     let sidecars = rig.mesh.sidecars();
     let nacked = |sidecars: &crate::push::Sidecars| sidecars.list().first().map_or(0, |sidecar| sidecar.nacks.len());
     let waited = tokio::time::timeout(Duration::from_secs(5), async {

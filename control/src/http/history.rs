@@ -34,7 +34,11 @@ pub(super) async fn list(
     Query(query): Query<HistoryQuery>,
 ) -> Result<Json<Vec<Change>>, ApiError> {
     let HistoryQuery { source, destination, limit, before } = query;
-    let filter = Filter { source, destination, before, limit: limit.unwrap_or(SHOWN).clamp(1, MOST_SHOWN) };
+    let limit = limit.unwrap_or(SHOWN);
+    if !(1..=MOST_SHOWN).contains(&limit) {
+        return Err(ApiError::bad_request(format!("limit is {limit}; it is 1 to {MOST_SHOWN}")));
+    }
+    let filter = Filter { source, destination, before, limit };
     let may_read = |destination: &Party| authority.may(Access::Read, Resource::Intentions(&destination.to_string()));
     Ok(Json(api.policy.history().list(&filter, may_read).await?))
 }

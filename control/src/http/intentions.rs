@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use axum::extract::State;
 use axum::{Extension, Json};
 use postern_api::http::{
-    Applied, ApplyRequest, DecideRequest, Decided, DefaultRequest, Intentions, SetRequest, StoredIntention, Written,
+    Applied, ApplyRequest, DecideRequest, Decided, DefaultRequest, Held, HeldBy, Intentions, SetRequest, StoredIntention, Written,
 };
+use postern_api::key::ResourceKey;
 use postern_api::question::{AskedRequest, CalledService, judge};
 use postern_intentions::{PairKey, Party, Protocol};
 use postern_names::ServiceName;
@@ -21,6 +22,7 @@ use super::{Shared, rfc3339};
 use crate::acl::{Access, Authority, Resource};
 use crate::mirror::View;
 use crate::policy::Author;
+use crate::push::{SidecarStatus, Sidecars};
 use crate::records::IntentionRecord;
 
 /// `GET /v1/intentions`
@@ -117,8 +119,50 @@ pub(super) async fn decide(
     if asked.is_some() && called.protocol == Protocol::Tcp {
         notes.push(format!("{} is tcp: its connections are judged, not requests on them", request.destination));
     }
-    notes.extend(behind(&api.sidecars.list(), &request.destination));
-    Ok(Json(Decided { notes, ..judge(&rules, &request, asked.as_ref(), called, SystemTime::now()) }))
+    let held = held(&api.sidecars, &request);
+    notes.extend(held.behind.iter().map(|instance| format!("{instance} does not hold all changes yet")));
+    let decided = judge(&rules, &request, asked.as_ref(), called, SystemTime::now());
+    notes.extend(decided.notes.iter().cloned());
+    Ok(Json(Decided { notes, held: Some(held), ..decided }))
+}
+
+/// Sidecars that are told one by one.
+const MOST_TOLD: usize = 100;
+
+/// What the sidecars of the destination hold of what can match the call.
+fn held(sidecars: &Sidecars, request: &DecideRequest) -> Held {
+    let of_destination: Vec<SidecarStatus> =
+        sidecars.list().into_iter().filter(|sidecar| sidecar.service == request.destination).collect();
+    let by: Vec<HeldBy> = of_destination.iter().map(|sidecar| held_by(sidecar, request)).collect();
+    let behind: Vec<_> = by.iter().filter(|one| !one.agrees).map(|one| one.instance.clone()).collect();
+    Held {
+        sidecars: by.len(),
+        agree: by.len() - behind.len(),
+        behind,
+        by: by.into_iter().take(MOST_TOLD).collect(),
+        not_connected: sidecars.not_connected(&[Party::Service(request.destination.clone())]),
+    }
+}
+
+fn held_by(sidecar: &SidecarStatus, request: &DecideRequest) -> HeldBy {
+    let is_of_call = |key: &str| match key.parse() {
+        Ok(ResourceKey::Intention(pair)) => {
+            pair.source.includes(&request.source) && pair.destination.includes(&request.destination)
+        }
+        _ => false,
+    };
+    let not_understood = sidecar.nacks.iter().find(|(key, _)| is_of_call(key));
+    let why = match not_understood {
+        Some((key, why)) => Some(format!("it does not understand {key}: {why}")),
+        None => (!sidecar.enforces_all).then(|| "it has not acknowledged the last change yet".to_owned()),
+    };
+    HeldBy {
+        instance: sidecar.instance.clone(),
+        revision: sidecar.authority,
+        age_s: sidecar.acknowledged_ago.map(|ago| ago.as_secs()),
+        agrees: why.is_none(),
+        why,
+    }
 }
 
 /// What the sidecars of a service are told of it. Settings that cannot be read count for nothing there either.
@@ -135,11 +179,6 @@ fn notes(view: &View, request: &DecideRequest) -> Vec<String> {
         names.push(&request.destination);
     }
     names.into_iter().filter(unknown).map(|name| format!("no service {name} is registered")).collect()
-}
-
-fn behind(sidecars: &[crate::push::SidecarStatus], destination: &ServiceName) -> Vec<String> {
-    let late = sidecars.iter().filter(|sidecar| sidecar.service == *destination && !sidecar.is_current);
-    late.map(|sidecar| format!("{} does not hold all changes yet", sidecar.instance)).collect()
 }
 
 fn key(pair: &Pair, temporary: bool) -> PairKey {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use postern_api::http::{Applied, ApplyRequest, Written};
 use postern_intentions::file::IntentionFile;
 use postern_intentions::plan::{self, Plan};
-use postern_intentions::{Intention, PairKey, Party};
+use postern_intentions::{Intention, PairKey, Party, Shadowed, never_matched, shadowed};
 use serde_json::json;
 
 use super::{
@@ -33,6 +33,17 @@ pub(super) struct Wanted {
     pub keeps: BTreeSet<PairKey>,
     /// The only destination that is looked at; none: all.
     pub scope: Option<Party>,
+    /// What is told of it.
+    pub told: Told,
+}
+
+/// What is told of what is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The difference, and what of it has no effect: somebody wrote it.
+    Everything,
+    /// The difference alone.
+    Difference,
 }
 
 /// What an apply would do, and what to know about it.
@@ -43,6 +54,8 @@ struct Planned {
     base_revision: u64,
     notes: Vec<String>,
     not_understood_by: Vec<String>,
+    shadowed: Vec<Shadowed>,
+    never_matched: Vec<String>,
     /// All changes of pairs, as a change set holds them.
     changes: Vec<StagedChange>,
 }
@@ -54,7 +67,7 @@ impl Policy {
     /// [`PolicyError`].
     pub async fn apply(&self, request: ApplyRequest, author: &Author) -> Result<Applied, PolicyError> {
         check_reason(request.reason.as_deref())?;
-        let wanted = Wanted { request, what: "intention.apply", keeps: BTreeSet::new(), scope: None };
+        let wanted = Wanted { request, what: "intention.apply", keeps: BTreeSet::new(), scope: None, told: Told::Everything };
         self.apply_wanted(wanted, author, |_| Ok(())).await
     }
 
@@ -79,7 +92,8 @@ impl Policy {
             reason: None,
             wait_ms: 0,
         };
-        let wanted = Wanted { request, what: "intention.apply", keeps: BTreeSet::new(), scope: Some(destination) };
+        let wanted =
+            Wanted { request, what: "intention.apply", keeps: BTreeSet::new(), scope: Some(destination), told: Told::Difference };
         self.apply_wanted(wanted, author, check).await
     }
 
@@ -222,8 +236,8 @@ impl Planned {
 
     fn applied(self, written: Option<Written>) -> Applied {
         let Plan { added, changed, removed, default } = self.plan;
-        let Self { base_revision, not_understood_by, .. } = self;
-        Applied { added, changed, removed, default, base_revision, not_understood_by, written }
+        let Self { base_revision, not_understood_by, shadowed, never_matched, .. } = self;
+        Applied { added, changed, removed, default, base_revision, not_understood_by, shadowed, never_matched, written }
     }
 }
 
@@ -243,21 +257,37 @@ fn check_wanted(request: &ApplyRequest) -> Result<(), PolicyError> {
 }
 
 fn plan_of(mirror: &Mirror, wanted: &Wanted) -> Planned {
-    let Wanted { request, keeps, scope, .. } = wanted;
-    let wanted = IntentionFile { default: request.default, intentions: request.intentions.clone() };
+    let Wanted { request, keeps, scope, told, .. } = wanted;
+    let wanted_file = IntentionFile { default: request.default, intentions: request.intentions.clone() };
     // Only what needs the view is done under its lock: changes wait for it.
-    let (current, unreadable, base_revision) = mirror.read(|view| {
+    let (current, unreadable, base_revision, services) = mirror.read(|view| {
         let current = match scope {
             None => permanent(view),
             Some(destination) => IntentionFile { default: None, intentions: permanent_of(view, destination) },
         };
         let mut unreadable = unreadable_to_remove(view, request, keeps);
         unreadable.retain(|key| scope.as_ref().is_none_or(|destination| key.destination == *destination));
-        (current, unreadable, view.revision)
+        (current, unreadable, view.revision, notes::known_services(view))
     });
-    let plan = plan::difference(&current, &wanted, request.merge);
+    let plan = plan::difference(&current, &wanted_file, request.merge);
     let notes = mirror.read(|view| notes::of_plan(view, &plan, SystemTime::now()));
-    Planned { plan, unreadable, base_revision, notes, not_understood_by: Vec::new(), changes: Vec::new() }
+    let (shadowed, never_matched) = match told {
+        Told::Everything => {
+            let wanted = &request.intentions;
+            (shadowed(wanted, &plan::merged(&current, &wanted_file, request.merge), &services), never_matched(wanted, &services))
+        }
+        Told::Difference => (Vec::new(), Vec::new()),
+    };
+    Planned {
+        plan,
+        unreadable,
+        base_revision,
+        notes,
+        not_understood_by: Vec::new(),
+        shadowed,
+        never_matched,
+        changes: Vec::new(),
+    }
 }
 
 /// The permanent intentions of one destination.

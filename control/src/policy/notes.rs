@@ -133,6 +133,13 @@ fn shell(party: &Party) -> String {
     }
 }
 
+/// Every service that has enrolled, may enrol by a token, or is registered.
+pub(super) fn known_services(view: &View) -> BTreeSet<ServiceName> {
+    let mut names = view.service_names();
+    names.extend(view.tokens.values().map(|token| token.service.clone()));
+    names
+}
+
 /// A name that nothing in the mesh has may be a slip of the pen.
 fn unknown_services(view: &View, parties: [&Party; 2]) -> Vec<String> {
     let is_known = |name: &ServiceName| {

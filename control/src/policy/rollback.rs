@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use postern_api::http::{Applied, ApplyRequest, RollbackRequest};
 use postern_intentions::PairKey;
 
-use super::apply::Wanted;
+use super::apply::{Told, Wanted};
 use super::history::Then;
 use super::{Author, Policy, PolicyError, TRIES, permanent};
 
@@ -35,6 +35,7 @@ impl Policy {
                 keeps: unreadable.difference(&then.touched).cloned().collect(),
                 what: "intention.rollback",
                 scope: None,
+                told: Told::Difference,
                 request: ApplyRequest {
                     default: Some(then.default),
                     intentions: then.intentions.into_values().collect(),

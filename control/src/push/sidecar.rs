@@ -20,6 +20,8 @@ use crate::mirror::View;
 
 /// For how long a sidecar tells all decisions, once it is asked to.
 const FOLLOW: Duration = Duration::from_secs(10);
+/// Revisions of which is remembered what they closed.
+const CUTS: usize = 32;
 
 /// The two lanes of a stream that others mark. The configuration lane is the stream's own.
 #[derive(Debug)]
@@ -79,6 +81,8 @@ pub struct Sidecar {
     pub(super) is_open: AtomicBool,
     progress: watch::Sender<Progress>,
     nacks: Mutex<Nacks>,
+    /// What the last changes closed there, by the revision that was acknowledged.
+    cut: Mutex<BTreeMap<u64, Cut>>,
     pub(super) warnings: Mutex<Vec<String>>,
     /// Parts of an intention that it understands, as its Hello told.
     pub(super) understands: Vec<String>,
@@ -94,6 +98,15 @@ struct Follow {
     is_due: bool,
     /// Until when it tells all decisions.
     until: Option<Instant>,
+}
+
+/// What a change closed at a sidecar.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Open connections.
+    pub(super) connections: u64,
+    /// Requests under way.
+    pub(super) requests: u64,
 }
 
 /// How far the lanes got, for those who wait.
@@ -145,6 +158,10 @@ pub struct SidecarStatus {
     pub reachability: u64,
     /// Whether it holds all that it should.
     pub is_current: bool,
+    /// Whether it enforces all that it should.
+    pub enforces_all: bool,
+    /// How long ago it acknowledged something that it enforces; none: not on this stream.
+    pub acknowledged_ago: Option<Duration>,
     /// Resources that it did not understand, and why.
     pub nacks: Vec<(String, String)>,
     /// Parts of an intention that it understands, as it told; none: it told nothing.
@@ -214,6 +231,7 @@ impl Sidecar {
             is_open: AtomicBool::new(false),
             progress: watch::Sender::new(Progress::default()),
             nacks: Mutex::default(),
+            cut: Mutex::default(),
             warnings: Mutex::default(),
             understands,
             active_connections: AtomicU64::new(0),
@@ -267,6 +285,20 @@ impl Sidecar {
 
     pub(super) fn take(&self, lane: v1::Lane, revision: u64) -> Option<Pending> {
         self.with_lane(lane, |lane| lane.take(revision, Instant::now()))
+    }
+
+    /// Remembers what the enforcement of `revision` closed; before it is acknowledged.
+    pub(super) fn keep_cut(&self, revision: u64, cut: Cut) {
+        let mut kept = self.cut.lock();
+        kept.insert(revision, cut);
+        while kept.len() > CUTS {
+            kept.pop_first();
+        }
+    }
+
+    /// What was closed when `revision` was enforced, with what was enforced together with it.
+    pub(super) fn cut_by(&self, revision: u64) -> Cut {
+        self.cut.lock().range(revision..).next().map(|(_, cut)| *cut).unwrap_or_default()
     }
 
     /// The sidecar applied what is in flight. Gives how long the oldest change in it took, or `None` for an
@@ -359,10 +391,11 @@ impl Sidecar {
     }
 
     pub(super) fn status(&self) -> SidecarStatus {
-        let (authority, reachability, is_current) = {
+        let (authority, reachability, enforces_all, is_current) = {
             let lanes = self.lanes.lock();
-            let is_current = lanes.authority.is_settled() && lanes.reachability.is_settled();
-            (lanes.authority.acknowledged(), lanes.reachability.acknowledged(), is_current)
+            let enforces_all = lanes.authority.is_settled();
+            let is_current = enforces_all && lanes.reachability.is_settled();
+            (lanes.authority.acknowledged(), lanes.reachability.acknowledged(), enforces_all, is_current)
         };
         SidecarStatus {
             instance: self.identity.instance.clone(),
@@ -376,6 +409,8 @@ impl Sidecar {
             authority,
             reachability,
             is_current,
+            enforces_all,
+            acknowledged_ago: self.progress.borrow().authority_at.map(|at| at.elapsed()),
             nacks: self.nacks.lock().all(),
             understands: self.understands.clone(),
             warnings: self.warnings.lock().clone(),

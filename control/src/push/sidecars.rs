@@ -174,6 +174,10 @@ impl Sidecars {
                 Ok(Waited::InForce(at)) => {
                     answer.concerned += 1;
                     answer.acknowledged += 1;
+                    // Only what it had to be told closed anything.
+                    let cut = at.map(|_| sidecar.cut_by(revision)).unwrap_or_default();
+                    answer.closed += cut.connections;
+                    answer.ended_requests += cut.requests;
                     last = last.max(at.unwrap_or(began_at));
                 }
                 Ok(Waited::Gone) => {}
@@ -192,7 +196,8 @@ impl Sidecars {
         index.all.values().filter(|sidecar| is_open(sidecar) && is_meant(sidecar)).cloned().collect()
     }
 
-    fn not_connected(&self, destinations: &[Party]) -> Vec<NotConnected> {
+    /// Instances of these services that have no open stream.
+    pub fn not_connected(&self, destinations: &[Party]) -> Vec<NotConnected> {
         self.mirror.read(|view| {
             let index = self.index.read();
             let is_concerned = |record: &InstanceRecord| {

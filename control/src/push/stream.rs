@@ -22,7 +22,7 @@ use super::MeshService;
 use super::configuration::Configuration;
 use super::lanes::{Content, into_chunks};
 use super::render::{Receiver, Source};
-use super::sidecar::{End, Identity, Sidecar, Told};
+use super::sidecar::{Cut, End, Identity, Sidecar, Told};
 use crate::edges::{Allowance, Teller};
 use crate::registry::{RegisterError, Registration};
 
@@ -395,6 +395,10 @@ impl<'a> OpenStream<'a> {
             self.mesh.sidecars.stats.count(&self.mesh.sidecars.stats.nacks);
         }
         self.sidecar.keep_nacks(lane, ack.nacks);
+        if lane == v1::Lane::Authority {
+            let cut = Cut { connections: ack.closed_connections, requests: ack.ended_requests };
+            self.sidecar.keep_cut(revision, cut);
+        }
         if let Some(took) = self.sidecar.acknowledge(lane, revision) {
             *outgoing = Outgoing::default();
             self.mesh.sidecars.stats.pushed(took);

@@ -87,7 +87,7 @@ impl ConfigurationLane {
             self.pushed.answers = answered.clone();
         }
         self.asked.retain(|number, _| *number >= delta.watch);
-        let ack = v1::Ack { lane: v1::Lane::Configuration.into(), position: delta.to, nacks };
+        let ack = v1::Ack { lane: v1::Lane::Configuration.into(), position: delta.to, nacks, ..v1::Ack::default() };
         Ok(Some(Told { pushed: self.pushed.clone(), ack }))
     }
 

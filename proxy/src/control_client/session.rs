@@ -155,6 +155,7 @@ impl ControlClient {
                 }
                 Some(acknowledgement) = session.acknowledgements.next() => {
                     if let Some(ack) = acknowledgement {
+                        let ack = self.with_cut(ack);
                         session.send(sidecar_message::Message::Ack(ack))?;
                     }
                 }
@@ -303,8 +304,18 @@ impl ControlClient {
             enforced.wait_for(|done| *done >= sequence).await.ok()?;
             status.tell(|facts| facts.has_snapshot |= serves);
             written.wait_for(|done| *done >= sequence).await.ok()?;
-            Some(v1::Ack { lane: lane.to_wire().into(), position: Some(position.into()), nacks })
+            Some(v1::Ack { lane: lane.to_wire().into(), position: Some(position.into()), nacks, ..v1::Ack::default() })
         }));
+    }
+
+    /// With what was closed since it was last told; it is enforced by now.
+    fn with_cut(&mut self, ack: v1::Ack) -> v1::Ack {
+        if ack.lane() != v1::Lane::Authority {
+            return ack;
+        }
+        let (told, cut) = (self.cut_told, self.cut.so_far());
+        self.cut_told = cut;
+        v1::Ack { closed_connections: cut.0.saturating_sub(told.0), ended_requests: cut.1.saturating_sub(told.1), ..ack }
     }
 
     fn refused(&self, refusal: v1::Refusal) -> Ended {

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::ProxyError;
+use crate::connections::Cut;
 use crate::data_plane::{DataPlane, DataPlaneConfig, Shared, keep_house};
 use crate::sightings::Sightings;
 
@@ -25,6 +26,7 @@ pub struct DataThreads {
     enforced: watch::Receiver<u64>,
     open: Arc<AtomicUsize>,
     sightings: Arc<Sightings>,
+    cut: Arc<Cut>,
     /// What is done once for all workers, until the last of them has ended. Dropping it ends it.
     _upkeep: JoinSet<()>,
 }
@@ -47,7 +49,7 @@ impl DataThreads {
         let (drain, draining) = watch::channel(None);
         let (end, ended) = mpsc::channel(1);
         let (enforced_sender, enforced) = watch::channel(0);
-        let open = shared.open_counter();
+        let (open, cut) = (shared.open_counter(), shared.cut());
         let sightings = shared.sightings();
         let mut others = Vec::new();
         for _ in 1..workers {
@@ -70,7 +72,7 @@ impl DataThreads {
                 Err(_) => return Err(system(io::Error::other("the thread ended"))),
             }
         }
-        Ok(Self { drain, ended, enforced, open, sightings, _upkeep: upkeep })
+        Ok(Self { drain, ended, enforced, open, sightings, cut, _upkeep: upkeep })
     }
 
     /// The number of the snapshot that every open connection was judged by.
@@ -86,6 +88,11 @@ impl DataThreads {
     /// What the workers saw of calls.
     pub fn sightings(&self) -> Arc<Sightings> {
         self.sightings.clone()
+    }
+
+    /// Where can be read how much snapshots have closed.
+    pub fn cut(&self) -> Arc<Cut> {
+        self.cut.clone()
     }
 
     /// Waits for an end that nobody asked for.

@@ -108,6 +108,7 @@ pub fn in_force_line(in_force: &InForce, wait: Duration) -> String {
         _ if in_force.acknowledged < in_force.concerned => format!("{counts} after {}", duration::text(wait)),
         _ => format!("{counts} in {} ms", took(in_force.took_ms)),
     }];
+    parts.extend(closed(in_force));
     if !in_force.waiting_for.is_empty() {
         let names: Vec<&str> = in_force.waiting_for.iter().map(|id| id.as_str()).collect();
         parts.push(format!("waiting for: {}", names.join(", ")));
@@ -118,6 +119,17 @@ pub fn in_force_line(in_force: &InForce, wait: Duration) -> String {
         parts.push(format!("not connected: {}", names.join(", ")));
     }
     parts.join("; ")
+}
+
+/// «closed 3 connections, ended 1 request»
+fn closed(in_force: &InForce) -> Option<String> {
+    let of = |verb: &str, count: u64, noun: &str| {
+        let plural = if count == 1 { "" } else { "s" };
+        (count > 0).then(|| format!("{verb} {count} {noun}{plural}"))
+    };
+    let parts = [of("closed", in_force.closed, "connection"), of("ended", in_force.ended_requests, "request")];
+    let said: Vec<String> = parts.into_iter().flatten().collect();
+    (!said.is_empty()).then(|| said.join(", "))
 }
 
 fn took(milliseconds: f64) -> String {
@@ -149,6 +161,8 @@ mod tests {
     fn the_line_says_where_a_change_is_in_force() {
         let wait = Duration::from_secs(5);
         assert_eq!(in_force_line(&in_force(12, 12), wait), "in force on 12 of 12 in 8 ms");
+        let cut = InForce { closed: 3, ended_requests: 1, ..in_force(2, 2) };
+        assert_eq!(in_force_line(&cut, wait), "in force on 2 of 2 in 8 ms; closed 3 connections, ended 1 request");
         let mut late = in_force(12, 11);
         late.waiting_for.push("api-2".parse().unwrap());
         assert_eq!(in_force_line(&late, wait), "in force on 11 of 12 after 5s; waiting for: api-2");

@@ -1,13 +1,14 @@
 //! The intentions file: `apply`, `plan`, `validate`, `export`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper::Method;
 use postern_api::http::{Applied, ApplyRequest};
-use postern_intentions::Intention;
 use postern_intentions::file::{IntentionFile, parse, render};
-use postern_intentions::plan::Plan;
+use postern_intentions::plan::{self, Plan};
+use postern_intentions::{Intention, Shadowed, shadowed};
 
 use super::{change, current};
 use crate::cli::Format;
@@ -24,7 +25,7 @@ const FILE_LIMIT: u64 = 32 << 20;
 /// From so many intentions on, an apply takes long enough to say that it goes on.
 const LARGE: usize = 2000;
 /// How much longer the answer to a large file may take.
-const LARGE_PATIENCE: Duration = Duration::from_secs(120);
+pub const LARGE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// What `apply` was asked.
 pub struct Apply {
@@ -34,6 +35,8 @@ pub struct Apply {
     pub merge: bool,
     /// Do not ask.
     pub yes: bool,
+    /// Refuse where something was changed after this revision.
+    pub if_revision: Option<u64>,
     /// How.
     pub change: ChangeArgs,
 }
@@ -44,12 +47,38 @@ pub fn read(path: &Path) -> Result<IntentionFile, Failure> {
     parse(&text, &name).map_err(|errors| input_file::failure(&name, &errors))
 }
 
-/// Checks a file without a control plane.
-pub fn validate(path: &Path) -> Outcome {
+/// Checks a file without a control plane, and says what in it decides nothing: with `strict` the answer is no then.
+pub fn validate(path: &Path, strict: bool) -> Outcome {
     let file = read(path)?;
     let default = file.default.map_or_else(|| "the default stays".to_owned(), |default| format!("default: {default}"));
     terminal::print(&format!("valid: {} intentions, {default}\n", file.intentions.len()))?;
-    done()
+    let shadowed = shadowed(&file.intentions, &file.intentions, &BTreeSet::new());
+    note_without_effect(&shadowed, &[]);
+    Ok(if strict && !shadowed.is_empty() { Answer::No } else { Answer::Yes })
+}
+
+/// What an apply of a file would change where another one is in force, without a control plane: the answer is no when
+/// that is something.
+pub fn compare(output: &Output, path: &Path, against: &Path, merge: bool) -> Outcome {
+    if path == Path::new("-") && against == Path::new("-") {
+        return Err(Failure::new("--file and --against cannot both be stdin").cure("write one of them to a file"));
+    }
+    let (wanted, current) = (read(path)?, read(against)?);
+    let Plan { added, changed, removed, default } = plan::difference(&current, &wanted, merge);
+    let after = plan::merged(&current, &wanted, merge);
+    let shadowed = shadowed(&wanted.intentions, &after, &BTreeSet::new());
+    let applied = Applied {
+        added,
+        changed,
+        removed,
+        default,
+        base_revision: 0,
+        not_understood_by: Vec::new(),
+        shadowed,
+        never_matched: Vec::new(),
+        written: None,
+    };
+    show_plan(output, &applied)
 }
 
 /// The store as a file: permanent intentions and the default.
@@ -103,7 +132,7 @@ async fn send(client: &mut Client, request: &ApplyRequest, wait: Duration) -> Re
     answer
 }
 
-fn plan_of(applied: &Applied) -> Plan {
+pub fn plan_of(applied: &Applied) -> Plan {
     Plan {
         added: applied.added.clone(),
         changed: applied.changed.clone(),
@@ -117,6 +146,25 @@ fn note_not_understood(planned: &Applied) {
     if !planned.not_understood_by.is_empty() {
         terminal::note(&not_understood_text(planned));
     }
+}
+
+/// What of a file has no effect.
+fn note_without_effect(shadowed: &[Shadowed], never_matched: &[String]) {
+    let never = never_matched.iter().map(|pair| format!("never matched: {pair} names a service that nobody knows"));
+    let lines: Vec<String> = shadowed.iter().map(|one| format!("shadowed: {one}")).chain(never).collect();
+    for line in shortened(lines) {
+        terminal::note(&line);
+    }
+}
+
+/// The first of many lines, and how many more there are.
+fn shortened(mut lines: Vec<String>) -> Vec<String> {
+    let shown = 20;
+    if let Some(more) = lines.len().checked_sub(shown).filter(|more| *more > 0) {
+        lines.truncate(shown);
+        lines.push(format!("and {more} more; -o json tells all"));
+    }
+    lines
 }
 
 fn not_understood_text(planned: &Applied) -> String {
@@ -136,38 +184,53 @@ fn not_understood_text(planned: &Applied) -> String {
 pub async fn plan(output: &Output, path: &Path, merge: bool) -> Outcome {
     let request = request(read(path)?, merge);
     let applied = send(&mut Client::find().await?, &request, Duration::ZERO).await?;
-    let plan = plan_of(&applied);
+    show_plan(output, &applied)
+}
+
+fn show_plan(output: &Output, applied: &Applied) -> Outcome {
+    let plan = plan_of(applied);
     let is_empty = plan.is_empty();
-    output.show(&applied, |_| if is_empty { "nothing would change\n".into() } else { plan.to_string() })?;
-    note_not_understood(&applied);
-    terminal::note("note: which live calls a change would cut is not told yet");
+    output.show(applied, |_| if is_empty { "nothing would change\n".into() } else { plan.to_string() })?;
+    note_not_understood(applied);
+    note_without_effect(&applied.shadowed, &applied.never_matched);
     Ok(if is_empty { Answer::Yes } else { Answer::No })
+}
+
+/// Shows a difference and asks. False: it was declined.
+///
+/// # Errors
+/// There is nobody to ask.
+pub fn asked(plan: &Plan, reads_stdin: bool, question: &str) -> Result<bool, Failure> {
+    terminal::note(plan.to_string().trim_end());
+    if reads_stdin || !terminal::can_ask() {
+        return Err(
+            Failure::new("nothing was changed: there is no terminal to ask on").cure("give --yes to apply this difference")
+        );
+    }
+    let agreed = terminal::ask(question)?;
+    if !agreed {
+        terminal::note("nothing was changed");
+    }
+    Ok(agreed)
 }
 
 /// Shows the difference, asks, and makes the store equal to the file.
 pub async fn apply(output: &Output, args: Apply) -> Outcome {
-    let Apply { file, merge, yes, change } = args;
+    let Apply { file, merge, yes, if_revision, change } = args;
     let reads_stdin = file == Path::new("-");
     let mut request = request(read(&file)?, merge);
+    request.expected_revision = if_revision;
     let mut client = Client::find().await?;
     let planned = send(&mut client, &request, Duration::ZERO).await?;
     note_not_understood(&planned);
+    note_without_effect(&planned.shadowed, &planned.never_matched);
     let plan = plan_of(&planned);
     if plan.is_empty() {
         output.show(&planned, |_| "nothing to change\n".into())?;
         return done();
     }
-    if !yes {
-        terminal::note(plan.to_string().trim_end());
-        if reads_stdin || !terminal::can_ask() {
-            return Err(
-                Failure::new("nothing was changed: there is no terminal to ask on").cure("give --yes to apply this difference")
-            );
-        }
-        if !terminal::ask("Apply?")? {
-            terminal::note("nothing was changed");
-            return Ok(Answer::No);
-        }
+    if !yes && !asked(&plan, reads_stdin, "Apply?")? {
+        return Ok(Answer::No);
     }
     request.dry_run = false;
     request.expected_revision = Some(planned.base_revision);
@@ -178,11 +241,13 @@ pub async fn apply(output: &Output, args: Apply) -> Outcome {
     Ok(applied.written.as_ref().map_or(Answer::Yes, change::answer))
 }
 
-fn applied_text(applied: &Applied, shows_difference: bool, wait: Duration) -> String {
+/// What was changed and where it is in force, and how it is undone.
+pub fn applied_text(applied: &Applied, shows_difference: bool, wait: Duration) -> String {
     let mut text = if shows_difference { plan_of(applied).to_string() } else { String::new() };
     if let Some(written) = &applied.written {
         let what = format!("{} added, {} changed, {} removed", applied.added.len(), applied.changed.len(), applied.removed.len());
         text.push_str(&change::text(written, &what, wait));
+        text.push_str(&format!("to undo it: meshctl intention rollback {}\n", applied.base_revision));
     }
     text
 }
@@ -199,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        assert!(validate(Path::new("/nowhere/x.yaml")).unwrap_err().what.contains("/nowhere/x.yaml"));
+        assert!(validate(Path::new("/nowhere/x.yaml"), false).unwrap_err().what.contains("/nowhere/x.yaml"));
     }
 
     #[test]
@@ -221,6 +286,8 @@ mod tests {
             default: None,
             base_revision: 1,
             not_understood_by: named,
+            shadowed: Vec::new(),
+            never_matched: Vec::new(),
             written: None,
         };
         let text = not_understood_text(&planned);
@@ -231,6 +298,25 @@ mod tests {
     #[test]
     fn a_good_file_is_valid() {
         let good = file("intentions:\n  - {source: web, destination: api, action: allow}\n");
-        assert_eq!(validate(good.path()).unwrap(), Answer::Yes);
+        assert_eq!(validate(good.path(), true).unwrap(), Answer::Yes);
+    }
+
+    #[test]
+    fn a_file_with_something_that_decides_nothing_is_valid_and_not_strictly() {
+        let repeats = file(
+            "intentions:\n  - {source: web, destination: api, action: allow}\n  - {source: '*', destination: api, action: allow}\n",
+        );
+        assert_eq!(validate(repeats.path(), false).unwrap(), Answer::Yes);
+        assert_eq!(validate(repeats.path(), true).unwrap(), Answer::No);
+    }
+
+    #[test]
+    fn two_files_are_compared_without_a_control_plane() {
+        let output = Output::new(Format::Table);
+        let old = file("intentions:\n  - {source: web, destination: api, action: allow}\n");
+        let new = file("default: allow\nintentions:\n  - {source: web, destination: api, action: deny}\n");
+        assert_eq!(compare(&output, old.path(), old.path(), false).unwrap(), Answer::Yes);
+        assert_eq!(compare(&output, new.path(), old.path(), false).unwrap(), Answer::No);
+        assert!(compare(&output, Path::new("-"), Path::new("-"), false).unwrap_err().what.contains("stdin"));
     }
 }

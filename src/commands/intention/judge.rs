@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use hyper::Method;
-use postern_api::http::{DecideRequest, Decided};
+use postern_api::http::{DecideRequest, Decided, Held};
 use postern_api::question::{AskedRequest, CalledService, judge as judge_by_rules};
 use postern_intentions::{Entry, EntryContent, Protocol, RuleSet};
 use postern_names::ServiceName;
@@ -96,11 +96,18 @@ fn verdict(output: &Output, pair: &str, decided: &Decided) -> String {
     format!("{pair}: {}, because of {}\n{forwarded}", output.paint(word), decided.because)
 }
 
+/// The verdict, what was considered, what the sidecars hold, and what would let the call through.
 fn explanation(output: &Output, pair: &str, decided: &Decided) -> String {
-    let mut text = verdict(output, pair, decided);
+    let mut sections = vec![verdict(output, pair, decided), candidates(output, decided)];
+    sections.extend(readings(output, decided));
+    sections.extend(decided.held.as_ref().map(|held| held_text(output, held)));
+    sections.extend(suggestion(decided));
+    sections.join("\n")
+}
+
+fn candidates(output: &Output, decided: &Decided) -> String {
     if decided.explanation.candidates.is_empty() {
-        text.push_str("no intention matches\n");
-        return text;
+        return "no intention matches\n".into();
     }
     let rows = decided.explanation.candidates.iter().map(|candidate| {
         vec![
@@ -111,18 +118,47 @@ fn explanation(output: &Output, pair: &str, decided: &Decided) -> String {
             outcome(&candidate.outcome, "governs"),
         ]
     });
-    text.push('\n');
-    text.push_str(&output.table(&["intention", "says", "precedence", "revision", "outcome"], rows.collect()));
-    for reading in &decided.explanation.readings {
-        text.push_str(&format!("\npath {}: {}\n", reading.path, reading.action));
-        let rows = reading
-            .permissions
-            .iter()
-            .enumerate()
+    output.table(&["intention", "says", "precedence", "revision", "outcome"], rows.collect())
+}
+
+fn readings(output: &Output, decided: &Decided) -> Vec<String> {
+    let reading = |reading: &postern_intentions::ReadingExplanation| {
+        let permissions = reading.permissions.iter().enumerate();
+        let rows = permissions
             .map(|(index, permission)| vec![plain(index), plain(&permission.says), outcome(&permission.outcome, "matches")]);
-        text.push_str(&output.table(&["permission", "says", "outcome"], rows.collect()));
+        let table = output.table(&["permission", "says", "outcome"], rows.collect());
+        format!("path {}: {}\n{table}", reading.path, reading.action)
+    };
+    decided.explanation.readings.iter().map(reading).collect()
+}
+
+/// How many sidecars enforce it, and each with what it holds.
+fn held_text(output: &Output, held: &Held) -> String {
+    let mut text = match held.sidecars {
+        0 => "no sidecar of the destination is connected\n".to_owned(),
+        all => format!("{} of {all} connected sidecars of the destination enforce this\n", held.agree),
+    };
+    let rows = held.by.iter().map(|one| {
+        let tone = if one.agrees { Tone::Good } else { Tone::Doubtful };
+        let state = one.why.clone().unwrap_or_else(|| "enforces this".to_owned());
+        let age =
+            one.age_s.map_or_else(|| "-".to_owned(), |age| humantime::format_duration(Duration::from_secs(age)).to_string());
+        vec![plain(&one.instance), plain(one.revision), plain(age), (state, tone)]
+    });
+    if !held.by.is_empty() {
+        text.push_str(&output.table(&["sidecar", "revision", "acknowledged ago", "state"], rows.collect()));
+    }
+    for gone in &held.not_connected {
+        text.push_str(&format!("{} is not connected since {}, and enforces what it held then\n", gone.instance, gone.since));
     }
     text
+}
+
+/// The least that would let it through, to be pasted.
+fn suggestion(decided: &Decided) -> Option<String> {
+    let command = decided.suggestion.as_ref()?;
+    let why = decided.suggestion_why.as_deref().unwrap_or_default();
+    Some(format!("to let it through ({why}):\n\n{command}\n"))
 }
 
 fn outcome(outcome: &str, decisive: &str) -> (String, Tone) {
@@ -131,6 +167,8 @@ fn outcome(outcome: &str, decisive: &str) -> (String, Tone) {
 
 #[cfg(test)]
 mod tests {
+    use postern_api::http::HeldBy;
+
     use super::*;
 
     const FILE: &str = "default: deny\nintentions:\n  - {source: \"*\", destination: api, action: deny}\n  - {source: web, destination: api, action: allow}\n";
@@ -235,6 +273,36 @@ mod tests {
         let decided = judged("web", "api").await;
         assert_eq!(decided.explanation.candidates.len(), 2);
         assert_eq!(decided.explanation.candidates[0].outcome, "governs");
+    }
+
+    #[tokio::test]
+    async fn a_denial_is_explained_with_the_command_that_ends_it() {
+        let output = Output::new(crate::cli::Format::Table);
+        let text = explanation(&output, "db -> api", &judged("db", "api").await);
+        let expected = "to let it through (intention * -> api (deny) decides; db -> api goes before it):\n\nmeshctl intention allow db api\n";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(!explanation(&output, "web -> api", &judged("web", "api").await).contains("to let it through"));
+    }
+
+    #[test]
+    fn what_the_sidecars_hold_is_told_one_by_one() {
+        let one = |instance: &str, why: Option<&str>| HeldBy {
+            instance: instance.parse().unwrap(),
+            revision: 41,
+            age_s: Some(90),
+            agrees: why.is_none(),
+            why: why.map(Into::into),
+        };
+        let held = Held {
+            sidecars: 2,
+            agree: 1,
+            behind: vec!["api-2".parse().unwrap()],
+            by: vec![one("api-1", None), one("api-2", Some("it has not acknowledged the last change yet"))],
+            not_connected: Vec::new(),
+        };
+        let text = held_text(&Output::new(crate::cli::Format::Table), &held);
+        assert!(text.starts_with("1 of 2 connected sidecars of the destination enforce this\n"), "{text}");
+        assert!(text.contains("api-2    41        1m 30s") && text.contains("it has not acknowledged"), "{text}");
     }
 
     #[test]

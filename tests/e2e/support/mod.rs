@@ -15,7 +15,7 @@ pub(crate) use carriage::{over_every_carriage, over_every_tunnel};
 pub use host::{Host, link};
 pub use http::{Pair, Service, curl, run_script, run_script_of, script};
 pub use mesh::{Mesh, Sidecar};
-pub use process::{Process, eventually, free_port};
+pub use process::{Process, eventually, free_port, meshctl_binary};
 pub use sequence::{Ended, converse, receive, send};
 pub use svid::SvidFiles;
 pub use terminal::Terminal;

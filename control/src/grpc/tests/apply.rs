@@ -110,7 +110,7 @@ async fn sidecars_that_would_not_understand_are_named_before_an_apply() {
     rig.write([Op::put(records::intention_key(&newer.key()), records::encode(&record).unwrap())]).await;
     let delta = untold.take().await;
     let nacks = vec![v1::Nack { key: "intention/web/api".into(), why: "from the future".into() }];
-    untold.send(Up::Ack(v1::Ack { lane: delta.lane, position: delta.to, nacks })).await;
+    untold.send(Up::Ack(v1::Ack { lane: delta.lane, position: delta.to, nacks, ..v1::Ack::default() })).await;
     let refused = async {
         while plan(newer.clone()).await.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
