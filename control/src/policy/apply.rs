@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use postern_api::http::{Applied, ApplyRequest, Written};
 use postern_intentions::file::IntentionFile;
 use postern_intentions::plan::{self, Plan};
@@ -51,6 +52,8 @@ struct Planned {
     plan: Plan,
     /// Permanent intentions that cannot be read and that the apply takes out. Those that it sets anew are replaced.
     unreadable: Vec<PairKey>,
+    /// Those that it sets anew.
+    replaced: BTreeSet<PairKey>,
     base_revision: u64,
     notes: Vec<String>,
     not_understood_by: Vec<String>,
@@ -143,7 +146,7 @@ impl Policy {
             let mut planned = plan_of(&mirror, &wanted);
             planned.not_understood_by = understanding::missing_on(&planned.plan, &request.intentions, &sidecars);
             if !request.dry_run {
-                planned.changes = changes_of(&planned.plan, &planned.unreadable, request, &author)?;
+                planned.changes = changes_of(&planned, request, &author)?;
             }
             Ok(planned)
         });
@@ -260,14 +263,16 @@ fn plan_of(mirror: &Mirror, wanted: &Wanted) -> Planned {
     let Wanted { request, keeps, scope, told, .. } = wanted;
     let wanted_file = IntentionFile { default: request.default, intentions: request.intentions.clone() };
     // Only what needs the view is done under its lock: changes wait for it.
-    let (current, unreadable, base_revision, services) = mirror.read(|view| {
+    let (current, unreadable, replaced, base_revision, services) = mirror.read(|view| {
         let current = match scope {
             None => permanent(view),
             Some(destination) => IntentionFile { default: None, intentions: permanent_of(view, destination) },
         };
         let mut unreadable = unreadable_to_remove(view, request, keeps);
         unreadable.retain(|key| scope.as_ref().is_none_or(|destination| key.destination == *destination));
-        (current, unreadable, view.revision, notes::known_services(view))
+        let replaced = request.intentions.iter().map(Intention::key).filter(|key| view.not_understood.contains_key(key));
+        let replaced = replaced.collect();
+        (current, unreadable, replaced, view.revision, notes::known_services(view))
     });
     let plan = plan::difference(&current, &wanted_file, request.merge);
     let notes = mirror.read(|view| notes::of_plan(view, &plan, SystemTime::now()));
@@ -281,6 +286,7 @@ fn plan_of(mirror: &Mirror, wanted: &Wanted) -> Planned {
     Planned {
         plan,
         unreadable,
+        replaced,
         base_revision,
         notes,
         not_understood_by: Vec::new(),
@@ -306,12 +312,8 @@ fn unreadable_to_remove(view: &View, request: &ApplyRequest, keeps: &BTreeSet<Pa
 }
 
 /// Every change of a pair, by key, so that chunks hold neighbours.
-fn changes_of(
-    plan: &Plan,
-    unreadable: &[PairKey],
-    request: &ApplyRequest,
-    author: &Author,
-) -> Result<Vec<StagedChange>, PolicyError> {
+fn changes_of(planned: &Planned, request: &ApplyRequest, author: &Author) -> Result<Vec<StagedChange>, PolicyError> {
+    let Planned { plan, unreadable, replaced, .. } = planned;
     let now = SystemTime::now();
     let put = |before: Option<&Intention>, after: &Intention| -> Result<StagedChange, PolicyError> {
         let record = IntentionRecord {
@@ -322,7 +324,13 @@ fn changes_of(
             changed_in: None,
         };
         let value = Some(records::encode(&record)?);
-        Ok(StagedChange { key: records::intention_key(&after.key()), value, before: before.map(json_of).unwrap_or_default() })
+        let key = after.key();
+        let before = match before {
+            Some(before) => json_of(before),
+            None if replaced.contains(&key) => json_of(&pair(&key)),
+            None => Bytes::new(),
+        };
+        Ok(StagedChange { key: records::intention_key(&key), value, before })
     };
     let added = plan.added.iter().map(|after| put(None, after));
     let changed = plan.changed.iter().map(|(before, after)| put(Some(before), after));

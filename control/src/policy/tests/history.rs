@@ -317,4 +317,10 @@ async fn an_intention_that_cannot_be_read_is_not_lost_by_a_rollback() {
         Err(PolicyError::Invalid(why)) => assert!(why.contains("web -> cache"), "{why}"),
         other => panic!("{other:?}"),
     }
+    let newer = Op::put("intention/p/web/queue", "{\"intention\":{\"colour\":\"red\"}}");
+    house.store.txn(Txn::new().then(newer)).await.unwrap();
+    house.mirror.reached(house.store.revision()).await;
+    let queue = Intention::new("web".parse().unwrap(), "queue".parse().unwrap(), Action::Allow);
+    house.policy.apply(ApplyRequest { merge: true, ..request(vec![queue]) }, &author()).await.unwrap();
+    assert_eq!(house.history(Filter::default()).await[0].unreadable, ["web -> queue"]);
 }
