@@ -6,6 +6,7 @@
 //! and the revision of that key is the one that `expected_revision` is held against.
 
 mod apply;
+pub mod effects;
 mod history;
 mod notes;
 mod rollback;

@@ -84,6 +84,7 @@ const CASES: &[Case] = &[
         "intentions_prefix \"\" { policy = \"write\" } intentions \"db\" { policy = \"deny\" }",
     ),
     case("PUT", "/v1/default-policy", r#"{"policy":"deny"}"#, WRITE_OPERATOR, READ_OPERATOR),
+    case("POST", "/v1/suggest", "{}", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
     case("GET", "/v1/edges", "", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
     case("GET", "/v1/live?for_s=1", "", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
     case("GET", "/v1/history", "", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),

@@ -145,6 +145,20 @@ pub struct FileArgs {
     pub file: Option<PathBuf>,
 }
 
+/// What is suggested.
+#[derive(Debug, Args)]
+pub struct SuggestArgs {
+    /// How far to look back.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration::parse)]
+    pub since: Duration,
+    /// Allow the methods and paths of HTTP requests that were seen, instead of whole services.
+    #[arg(long)]
+    pub l7: bool,
+    /// Only calls of and to this service: apply the file with --merge.
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<ServiceName>,
+}
+
 /// What `meshctl intention` can do.
 #[derive(Debug, Subcommand)]
 pub enum IntentionCommand {
@@ -232,8 +246,8 @@ pub enum IntentionCommand {
     },
     /// The permanent intentions and the default as a file
     Export,
-    /// A file of intentions from observed traffic (not built yet)
-    Suggest(super::unbuilt::Rest),
+    /// A file of intentions that allow the calls that were seen, and nothing else
+    Suggest(SuggestArgs),
     /// Changes of intentions and default, newest first
     History(HistoryArgs),
     /// Go back to the permanent intentions and the default of a revision

@@ -1,9 +1,11 @@
 //! `meshctl intention`: who may call whom.
 
 pub mod change;
+mod effects;
 mod file;
 mod history;
 mod judge;
+mod suggest;
 
 use postern_api::http::{Intentions, StoredIntention};
 use postern_intentions::{Action, Intention, Party, Rule};
@@ -37,7 +39,7 @@ pub async fn intention(args: IntentionArgs) -> Outcome {
         IntentionCommand::Plan { file, merge, against: Some(against) } => file::compare(&output, &file, &against, merge),
         IntentionCommand::Validate { file, strict } => file::validate(&file.positional.or(file.file).unwrap_or_default(), strict),
         IntentionCommand::Export => file::export(&output).await,
-        IntentionCommand::Suggest(_) => unbuilt::unbuilt("`meshctl intention suggest`"),
+        IntentionCommand::Suggest(args) => suggest::suggest(&output, args).await,
         IntentionCommand::History(args) => history::history(&output, args).await,
         IntentionCommand::Rollback(args) => history::rollback(&output, args).await,
     }

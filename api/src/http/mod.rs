@@ -206,6 +206,9 @@ pub struct Applied {
     /// Pairs of the request that no call matches: a side of them names a service that nobody knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub never_matched: Vec<String>,
+    /// Of a dry run: what it would do to the calls that were seen in the last day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effects: Option<Effects>,
     /// Absent for a dry run and when nothing changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub written: Option<Written>,

@@ -72,6 +72,8 @@ pub fn of(method: &Method, path: &str) -> Demand {
         // It changes nothing; the route asks for the destination.
         ["v1", "decide"] => return Demand::Permission(Read, Subject::Intentions(String::new())),
         // The routes leave out what the caller may not read.
+        // It changes nothing, and holds what the caller may read.
+        ["v1", "suggest"] => return Demand::Permission(Read, Subject::Intentions(String::new())),
         ["v1", "edges" | "live"] if reads => Subject::Intentions(String::new()),
         ["v1", "services" | "service-config" | "tokens"] if reads => Subject::Service(String::new()),
         ["v1", "services", name] if reads => Subject::Service((*name).to_owned()),

@@ -82,7 +82,8 @@ pub(super) fn shown(selection: &Selection, until: SystemTime, left_out: u64, aut
     Edges { since: rfc3339(selection.since), until: rfc3339(until), edges: visible.map(row).collect(), left_out }
 }
 
-fn row(seen: &Seen) -> EdgeRow {
+/// An edge as the API shows it.
+pub(super) fn row(seen: &Seen) -> EdgeRow {
     let tally = &seen.sighting.tally;
     let (p50_ms, p99_ms) = quantiles(&tally.latency);
     EdgeRow {

@@ -7,6 +7,7 @@ use postern_intentions::Party;
 use serde::Deserialize;
 
 use super::Shared;
+use super::effects;
 use super::error::ApiError;
 use super::input::{Input, Query};
 use crate::acl::{Access, Authority, Resource};
@@ -47,7 +48,10 @@ pub(super) async fn list(
 pub(super) async fn rollback(
     State(api): Shared,
     Extension(author): Extension<Author>,
+    Extension(authority): Extension<Authority>,
     Input(request): Input<RollbackRequest>,
 ) -> Result<Json<Applied>, ApiError> {
-    Ok(Json(api.policy.rollback(request, &author).await?))
+    let dry_run = request.dry_run;
+    let applied = api.policy.rollback(request, &author).await?;
+    Ok(Json(if dry_run { effects::told(api, authority, applied).await? } else { applied }))
 }

@@ -16,6 +16,7 @@ use postern_traffic::ServiceSettings;
 use serde::Deserialize;
 
 use super::auth::refusal;
+use super::effects;
 use super::error::ApiError;
 use super::input::{Input, LargeInput, Pair, Query};
 use super::{Shared, rfc3339};
@@ -88,9 +89,12 @@ pub(super) async fn delete(
 pub(super) async fn apply(
     State(api): Shared,
     Extension(author): Extension<Author>,
+    Extension(authority): Extension<Authority>,
     LargeInput(request): LargeInput<ApplyRequest>,
 ) -> Result<Json<Applied>, ApiError> {
-    Ok(Json(api.policy.apply(request, &author).await?))
+    let dry_run = request.dry_run;
+    let applied = api.policy.apply(request, &author).await?;
+    Ok(Json(if dry_run { effects::told(api, authority, applied).await? } else { applied }))
 }
 
 /// `PUT /v1/default-policy`

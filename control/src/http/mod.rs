@@ -10,7 +10,7 @@
 //! | `certificate` | the certificate that they show, where nobody brought one |
 //! | `host`, `auth`, `demand`, `input`, `error` | what every request passes |
 //! | `consul` | the routes of Consul's API |
-//! | `intentions`, `history`, `edges`, `live`, `tokens`, `services`, `service_config`, `status` | the routes |
+//! | `intentions`, `effects`, `history`, `edges`, `live`, `suggest`, `tokens`, `services`, `service_config`, `status` | the routes |
 //! | `openapi` | what describes them |
 
 pub mod auth;
@@ -18,6 +18,7 @@ pub mod certificate;
 pub mod consul;
 pub mod demand;
 mod edges;
+mod effects;
 mod error;
 mod history;
 pub mod host;
@@ -29,6 +30,7 @@ pub mod serve;
 mod service_config;
 mod services;
 mod status;
+mod suggest;
 mod tokens;
 
 use std::sync::Arc;
@@ -136,6 +138,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/v1/decide", post(intentions::decide))
         .route("/v1/edges", get(edges::list))
         .route("/v1/live", get(live::follow))
+        .route("/v1/suggest", post(suggest::suggest))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/v1/services", get(services::list))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use postern_ca::Serial;
-use postern_intentions::{DefaultPolicy, Entry, EntryContent, PairKey, Party, Protocol, RuleSet};
+use postern_intentions::{DefaultPolicy, Entry, EntryContent, Intention, PairKey, Party, Protocol, RuleSet};
 use postern_names::{InstanceId, PortName, ServiceName};
 use serde::de::DeserializeOwned;
 
@@ -110,6 +110,27 @@ impl View {
     pub fn rules(&self) -> Arc<RuleSet> {
         let mut rules = self.rules.lock();
         Arc::clone(rules.get_or_insert_with(|| Arc::new(RuleSet::compile(self.default.0, self.entries()))))
+    }
+
+    /// The rule set as it would be: without `removed`, with these in their places, and this default.
+    pub fn rules_with(
+        &self,
+        default: DefaultPolicy,
+        removed: &BTreeSet<PairKey>,
+        set: &BTreeMap<PairKey, &Intention>,
+    ) -> RuleSet {
+        let stays = |key: &PairKey| !removed.contains(key) && !set.contains_key(key);
+        let understood = self.intentions.iter().filter(|(key, _)| stays(key)).map(|(_, (record, revision))| Entry {
+            revision: *revision,
+            content: EntryContent::Understood(Arc::new(record.intention.clone())),
+        });
+        let others = self.not_understood.iter().filter(|(key, _)| stays(key));
+        let others = others.map(|(key, (why, revision))| not_understood_entry(key, why, *revision));
+        let new = set.values().map(|intention| Entry {
+            revision: self.revision + 1,
+            content: EntryContent::Understood(Arc::new(Intention::clone(intention))),
+        });
+        RuleSet::compile(default, understood.chain(others).chain(new))
     }
 
     /// A rule set of only what can match `source → destination`: it decides that pair exactly as [`View::rules`] does,

@@ -240,7 +240,18 @@ impl Planned {
     fn applied(self, written: Option<Written>) -> Applied {
         let Plan { added, changed, removed, default } = self.plan;
         let Self { base_revision, not_understood_by, shadowed, never_matched, .. } = self;
-        Applied { added, changed, removed, default, base_revision, not_understood_by, shadowed, never_matched, written }
+        Applied {
+            added,
+            changed,
+            removed,
+            default,
+            base_revision,
+            not_understood_by,
+            shadowed,
+            never_matched,
+            effects: None,
+            written,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ mod read;
 mod render;
 
 pub use crate::yaml::FileError;
-pub use render::render;
+pub use render::{Comments, render, render_commented};
 
 /// Bytes of a file.
 const SIZE_LIMIT: usize = 32 << 20;

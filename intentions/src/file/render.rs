@@ -11,21 +11,44 @@ use crate::{
 /// The file as YAML, highest precedence first, then by source and destination; [`parse`](super::parse) gives the same back. Temporary
 /// intentions are left out, for a file holds none.
 pub fn render(file: &IntentionFile) -> String {
+    render_commented(file, &Comments { head: &[], of: &|_, _| Vec::new() })
+}
+
+/// What is said beside the intentions of a file.
+pub struct Comments<'a> {
+    /// Lines before all.
+    pub head: &'a [String],
+    /// Lines above an intention, or above one of its permissions, by its place from 0.
+    pub of: &'a dyn Fn(&Intention, Option<usize>) -> Vec<String>,
+}
+
+/// As [`render`], with comments.
+pub fn render_commented(file: &IntentionFile, comments: &Comments<'_>) -> String {
     let mut intentions: Vec<&Intention> = file.intentions.iter().filter(|intention| !intention.is_temporary()).collect();
     intentions.sort_by(|a, b| in_order(a, b));
-    let mut text = file.default.map(|policy| format!("default: {policy}\n")).unwrap_or_default();
+    let mut text = comment_lines("", comments.head);
+    text.push_str(&file.default.map(|policy| format!("default: {policy}\n")).unwrap_or_default());
     if intentions.is_empty() {
         text.push_str("intentions: []\n");
         return text;
     }
     text.push_str("intentions:\n");
     for intention in intentions {
+        text.push_str(&comment_lines("  ", &(comments.of)(intention, None)));
         text.push_str(&match &intention.rule {
             Rule::Action(action) if intention.description.is_empty() && intention.meta.is_empty() => short(intention, *action),
-            _ => long(intention),
+            _ => long(intention, comments),
         });
     }
     text
+}
+
+fn comment_lines(indent: &str, lines: &[String]) -> String {
+    // A line break would end the comment.
+    lines
+        .iter()
+        .map(|line| format!("{indent}# {}\n", line.replace(|c: char| c.is_control() || c == '\u{2028}' || c == '\u{2029}', "_")))
+        .collect()
 }
 
 fn short(intention: &Intention, action: Action) -> String {
@@ -39,7 +62,7 @@ fn short(intention: &Intention, action: Action) -> String {
     format!("  - {}\n", map.finish())
 }
 
-fn long(intention: &Intention) -> String {
+fn long(intention: &Intention, comments: &Comments<'_>) -> String {
     let mut lines = vec![
         format!("source: {}", scalar(&intention.source.to_string())),
         format!("destination: {}", scalar(&intention.destination.to_string())),
@@ -58,7 +81,14 @@ fn long(intention: &Intention) -> String {
         Rule::Action(action) => lines.push(format!("action: {action}")),
         Rule::Permissions { permissions, otherwise } => {
             lines.push("permissions:".to_owned());
-            lines.extend(permissions.iter().map(|permission| format!("  - {}", flow_permission(permission))));
+            for (at, permission) in permissions.iter().enumerate() {
+                lines.extend(
+                    (comments.of)(intention, Some(at))
+                        .iter()
+                        .map(|line| comment_lines("  ", std::slice::from_ref(line)).trim_end().to_owned()),
+                );
+                lines.push(format!("  - {}", flow_permission(permission)));
+            }
             lines.push(format!("otherwise: {otherwise}"));
         }
     }

@@ -10,7 +10,7 @@ use postern_intentions::file::{IntentionFile, parse, render};
 use postern_intentions::plan::{self, Plan};
 use postern_intentions::{Intention, Shadowed, shadowed};
 
-use super::{change, current};
+use super::{change, current, effects};
 use crate::cli::Format;
 use crate::cli::intention::ChangeArgs;
 use crate::client::Client;
@@ -132,6 +132,12 @@ async fn send(client: &mut Client, request: &ApplyRequest, wait: Duration) -> Re
     answer
 }
 
+/// The difference, and what it does to the calls that were seen.
+fn difference(output: &Output, applied: &Applied) -> String {
+    let effects = applied.effects.as_ref().map(|effects| effects::text(output, effects)).unwrap_or_default();
+    format!("{}{effects}", plan_of(applied))
+}
+
 pub fn plan_of(applied: &Applied) -> Plan {
     Plan {
         added: applied.added.clone(),
@@ -188,9 +194,8 @@ pub async fn plan(output: &Output, path: &Path, merge: bool) -> Outcome {
 }
 
 fn show_plan(output: &Output, applied: &Applied) -> Outcome {
-    let plan = plan_of(applied);
-    let is_empty = plan.is_empty();
-    output.show(applied, |_| if is_empty { "nothing would change\n".into() } else { plan.to_string() })?;
+    let is_empty = plan_of(applied).is_empty();
+    output.show(applied, |output| if is_empty { "nothing would change\n".into() } else { difference(output, applied) })?;
     note_not_understood(applied);
     note_without_effect(&applied.shadowed, &applied.never_matched);
     Ok(if is_empty { Answer::Yes } else { Answer::No })
@@ -200,8 +205,8 @@ fn show_plan(output: &Output, applied: &Applied) -> Outcome {
 ///
 /// # Errors
 /// There is nobody to ask.
-pub fn asked(plan: &Plan, reads_stdin: bool, question: &str) -> Result<bool, Failure> {
-    terminal::note(plan.to_string().trim_end());
+pub fn asked(output: &Output, planned: &Applied, reads_stdin: bool, question: &str) -> Result<bool, Failure> {
+    terminal::note(difference(output, planned).trim_end());
     if reads_stdin || !terminal::can_ask() {
         return Err(
             Failure::new("nothing was changed: there is no terminal to ask on").cure("give --yes to apply this difference")
@@ -224,12 +229,11 @@ pub async fn apply(output: &Output, args: Apply) -> Outcome {
     let planned = send(&mut client, &request, Duration::ZERO).await?;
     note_not_understood(&planned);
     note_without_effect(&planned.shadowed, &planned.never_matched);
-    let plan = plan_of(&planned);
-    if plan.is_empty() {
+    if plan_of(&planned).is_empty() {
         output.show(&planned, |_| "nothing to change\n".into())?;
         return done();
     }
-    if !yes && !asked(&plan, reads_stdin, "Apply?")? {
+    if !yes && !asked(output, &planned, reads_stdin, "Apply?")? {
         return Ok(Answer::No);
     }
     request.dry_run = false;
@@ -288,6 +292,7 @@ mod tests {
             not_understood_by: named,
             shadowed: Vec::new(),
             never_matched: Vec::new(),
+            effects: None,
             written: None,
         };
         let text = not_understood_text(&planned);

@@ -77,12 +77,11 @@ pub async fn rollback(output: &Output, args: RollbackArgs) -> Outcome {
         RollbackRequest { revision, reason: change.reason, dry_run: true, expected_revision: if_revision, wait_ms: 0 };
     let mut client = Client::find().await?;
     let planned = send(&mut client, &request, Duration::ZERO).await?;
-    let plan = file::plan_of(&planned);
-    if plan.is_empty() {
+    if file::plan_of(&planned).is_empty() {
         output.show(&planned, |_| format!("nothing to change: it is as it was at revision {revision}\n"))?;
         return done();
     }
-    if !yes && !file::asked(&plan, false, &format!("Go back to revision {revision}?"))? {
+    if !yes && !file::asked(output, &planned, false, &format!("Go back to revision {revision}?"))? {
         return Ok(Answer::No);
     }
     request.dry_run = false;
