@@ -42,6 +42,7 @@ mod rotation;
 mod routing;
 mod run_command;
 mod run_ends;
+mod see_before;
 mod service_config;
 mod smuggling;
 mod snapshots;

@@ -3,18 +3,14 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::Command;
 
-use crate::support::{Carriage, Mesh, Process, connect, eventually, free_port, over_every_carriage};
+use crate::support::{Carriage, Mesh, Redis, connect, over_every_carriage};
 
 over_every_carriage!(redis_pipelines_through_the_pair_with_every_reply_right);
 
 fn redis_pipelines_through_the_pair_with_every_reply_right(carriage: Carriage) {
     let mesh = Mesh::over(carriage);
-    let port = free_port();
-    let mut command = Command::new("redis-server");
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-    let _redis = Process::start(command.current_dir(mesh.path("")), &mesh.path("redis.log"));
-    eventually("Redis listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
-    let _cache = mesh.serve("cache", &format!("127.0.0.1:{port}"));
+    let redis = Redis::start(&mesh.path(""));
+    let _cache = mesh.serve("cache", &redis.address());
     let web = mesh.call("web", &["cache"]);
     mesh.allow("web", "cache");
     let upstream = web.upstream("cache");

@@ -8,6 +8,8 @@ use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::Incoming;
 
+use postern_api::http::Intentions;
+
 use super::mesh::Mesh;
 use super::process::clean;
 use crate::commands::demo_service::ask;
@@ -18,17 +20,26 @@ use crate::terminal;
 /// How long a step may take to show what it should.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The file of what is suggested, in the mesh's directory, where the commands run.
+const SUGGESTED: &str = "suggested.yaml";
+
 /// Plays the tour.
 pub async fn play(mesh: &Mesh) -> Outcome {
     let web = mesh.web.clone().ok_or_else(|| Failure::new("the tour needs its services"))?;
     let tour = Tour { mesh, web };
     say("web calls api, and api calls db, each through its own sidecar. Nothing is allowed yet, so nothing goes through:")?;
     tour.request_until(StatusCode::BAD_GATEWAY, "did not answer").await?;
-    say("Allow the two calls:")?;
-    tour.command("intention allow web api", 0, "in force on").await?;
-    tour.command("intention allow api db", 0, "in force on").await?;
-    say("Now the whole chain answers:")?;
+    say("Who calls whom? Let everything through for a while, and watch:")?;
+    tour.command("intention default audit", 0, "in force on").await?;
     tour.request_until(StatusCode::OK, "db says hello").await?;
+    say("From what was seen, the intentions that allow it and nothing else:")?;
+    tour.suggested().await?;
+    say("What would change if they were enforced? No call that was seen would be cut:")?;
+    tour.command(&format!("intention plan -f {SUGGESTED}"), 1, "no call that was seen").await?;
+    tour.command(&format!("intention apply -f {SUGGESTED} --yes"), 0, "in force on").await?;
+    say("Everything else is denied now, and the whole chain answers:")?;
+    tour.request_until(StatusCode::OK, "db says hello").await?;
+    let good = tour.revision().await?;
     say("Open a stream through the chain, and deny web -> api while it runs:")?;
     let mut stream = tour.open_stream().await?;
     let watch = async {
@@ -48,6 +59,10 @@ pub async fn play(mesh: &Mesh) -> Outcome {
     say("And a denial explains itself:")?;
     tour.command("intention explain web api", 0, "web -> api (deny)").await?;
     tour.command("intention check web api", 1, "denied").await?;
+    say("That was a mistake. Who did what, and back to where it was:")?;
+    tour.command("intention history --limit 3", 0, "web -> api").await?;
+    tour.command(&format!("intention rollback {good} --yes"), 0, "in force on").await?;
+    tour.request_until(StatusCode::OK, "db says hello").await?;
     say("That was the tour; every step showed what it should. `meshctl dev` starts the same mesh to try it yourself.")?;
     done()
 }
@@ -69,13 +84,7 @@ impl Tour<'_> {
     /// Runs `meshctl COMMAND` as a user would, and checks its exit code and what it says.
     async fn command(&self, command: &str, code: i32, expected: &str) -> Result<(), Failure> {
         show(&format!("$ meshctl {command}"))?;
-        let words: Vec<String> = command.split(' ').map(String::from).collect();
-        let output = clean(&words)?
-            .env("POSTERN_DATA_DIR", &self.mesh.directory)
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .map_err(|error| Failure::new(format!("cannot run `meshctl {command}`: {error}")))?;
+        let output = self.run(command).await?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         show(&text)?;
         if output.status.code() != Some(code) || !text.contains(expected) {
@@ -85,6 +94,55 @@ impl Tour<'_> {
             )));
         }
         Ok(())
+    }
+
+    /// Asks for suggestions until both calls are among them, and keeps the file: sidecars tell what they saw every few seconds.
+    async fn suggested(&self) -> Result<(), Failure> {
+        let started = Instant::now();
+        show(&format!("$ meshctl intention suggest > {SUGGESTED}"))?;
+        let text = loop {
+            let text = self.output("intention suggest").await?;
+            if ["source: web, destination: api", "source: api, destination: db"].iter().all(|pair| text.contains(pair)) {
+                break text;
+            }
+            if started.elapsed() > PATIENCE {
+                return Err(Failure::new(format!("the tour broke off: the calls should have been seen by now\n{text}")));
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        show(&text)?;
+        let path = self.mesh.directory.join(SUGGESTED);
+        std::fs::write(&path, text).map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))
+    }
+
+    /// The revision that intentions are at.
+    async fn revision(&self) -> Result<u64, Failure> {
+        let all = self.output("intention list -o json").await?;
+        let all: Intentions =
+            serde_json::from_str(&all).map_err(|error| Failure::new(format!("`meshctl intention list` is not JSON: {error}")))?;
+        Ok(all.revision)
+    }
+
+    /// What `meshctl COMMAND` prints.
+    async fn output(&self, command: &str) -> Result<String, Failure> {
+        let output = self.run(command).await?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(Failure::new(format!("the tour broke off: `meshctl {command}` ended with {}: {said}", output.status)));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    async fn run(&self, command: &str) -> Result<std::process::Output, Failure> {
+        let words: Vec<String> = command.split(' ').map(String::from).collect();
+        let failed = |error: std::io::Error| Failure::new(format!("cannot run `meshctl {command}`: {error}"));
+        clean(&words)?
+            .env("POSTERN_DATA_DIR", std::path::absolute(&self.mesh.directory).map_err(failed)?)
+            .current_dir(&self.mesh.directory)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .map_err(failed)
     }
 
     /// Asks web until the answer is what it should be: a change is in force at once, a new instance within a moment.

@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: processes that are ended with the test, a mesh, small servers and clients.
 
 mod carriage;
+mod databases;
 mod host;
 mod http;
 mod mesh;
@@ -12,6 +13,7 @@ mod traffic;
 
 pub use carriage::{Carriage, DIRECT_IN_PLACE, DIRECT_RUSTLS, TUNNEL_IN_PLACE, TUNNEL_RUSTLS};
 pub(crate) use carriage::{over_every_carriage, over_every_tunnel};
+pub use databases::{POSTGRES_BIN, Postgres, Redis, psql};
 pub use host::{Host, link};
 pub use http::{Pair, Service, curl, run_script, run_script_of, script};
 pub use mesh::{Mesh, Sidecar};
