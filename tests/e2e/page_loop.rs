@@ -1,10 +1,22 @@
 //! The page at `/ui/` with a mesh at work: what was seen, why, and what is done about it.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::page::on_page;
-use crate::support::{Pair, http_get};
+use crate::support::{Pair, Service, eventually, http_get};
+
+/// Where pictures of the page are kept.
+fn shots() -> String {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("page").display().to_string()
+}
+
+fn axe() -> String {
+    let axe: PathBuf = Path::new(env!("CARGO_TARGET_TMPDIR")).join("axe/node_modules/axe-core/axe.min.js");
+    assert!(axe.exists(), "{} is missing; tests/run makes it", axe.display());
+    axe.display().to_string()
+}
 
 /// `web` calls `api` without end as long as `then` runs, which is given the last status that it got.
 fn with_traffic<T>(pair: &Pair, then: impl FnOnce(&AtomicU16) -> T) -> T {
@@ -22,6 +34,32 @@ fn with_traffic<T>(pair: &Pair, then: impl FnOnce(&AtomicU16) -> T) -> T {
         is_over.store(true, Ordering::SeqCst);
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+#[test]
+fn a_denied_call_is_found_explained_allowed_and_rolled_back_on_the_page() {
+    let pair = Pair::start("http", |mesh| Service::start(mesh, "http_service.py"));
+    pair.mesh.allow("shop", "billing");
+    pair.mesh.allow("shop", "search");
+    with_traffic(&pair, |last| {
+        eventually("web is denied", || (last.load(Ordering::SeqCst) == 403).then_some(()));
+        let told = on_page(&pair.mesh, "loop", &[&shots()]);
+        eventually("web is denied again", || (last.load(Ordering::SeqCst) == 403).then_some(()));
+        assert!(told["allowed"].as_u64() > told["before"].as_u64(), "{told}");
+    });
+    assert!(pair.service.count("/v1/invoices/7") > 0, "nothing reached the service while it was allowed");
+    assert!(pair.mesh.json(&["intention", "list"])["intentions"].as_array().unwrap().len() == 2);
+}
+
+#[test]
+fn no_view_has_a_serious_fault_and_none_asks_elsewhere() {
+    let pair = Pair::allowed("http");
+    pair.mesh.meshctl(&["intention", "audit", "mail", "api", "--wait", "0s"]);
+    pair.mesh.meshctl(&["kv", "put", "app/motd", "hello"]);
+    with_traffic(&pair, |last| {
+        eventually("web is answered", || (last.load(Ordering::SeqCst) == 200).then_some(()));
+        on_page(&pair.mesh, "faults", &[&axe(), &shots()]);
+    });
 }
 
 #[test]

@@ -3,14 +3,14 @@
 import { s } from "../dom.js";
 import { millis, rate } from "../format.js";
 import { SIZES, layout } from "./layout.js";
-import { VERDICTS, VERDICT_TEXT, healthOf } from "./model.js";
+import { VERDICTS, healthOf } from "./model.js";
 import { linkPath, placeLabels, shape } from "./paths.js";
 
 // With more links than this there is no room for what is written on them, until a node is chosen.
 const DENSE = 160;
 
 // Characters of a name in the usual size.
-const FITTING = 15;
+const FITTING = 13;
 
 const MARKS = { healthy: "●", partly: "▲", critical: "■", unknown: "○" };
 export const HEALTH_TEXT = {
@@ -104,21 +104,19 @@ function linkElement(link, curve, isDense, acts) {
   return { group, line, label };
 }
 
-/** What is written on a link. */
+/** What is written on a link. How long a refusal took tells nothing. */
 export function labelOf(link) {
-  const parts = [];
-  if (link.verdict === "deny" && link.isMixed) parts.push(`denied ${rate(link.refusedRate)} of ${rate(link.rate)}`);
-  else if (link.verdict === "deny") parts.push(`denied ${rate(link.rate)}`);
-  else if (link.verdict === "audit") parts.push(`would deny ${rate(link.rate)}`);
-  else if (link.verdict === "failed") parts.push(`failed ${rate(link.rate)}`);
-  else parts.push(rate(link.rate));
-  if (link.verdict !== "failed" && link.p99 !== undefined) parts.push(`p99 ${millis(link.p99)}`);
-  return parts.join(" · ");
-}
-
-/** What a link is, for who does not see it. */
-export function linkText(link) {
-  return `${link.source} calls ${link.destination}: ${VERDICT_TEXT[link.verdict]}, ${labelOf(link)}`;
+  const latency = link.p99 === undefined ? "" : ` · p99 ${millis(link.p99)}`;
+  switch (link.verdict) {
+    case "deny":
+      return `denied ${rate(link.refusedRate)}${link.isMixed ? ` of ${rate(link.rate)}` : ""}`;
+    case "failed":
+      return `failed ${rate(link.rate)}`;
+    case "audit":
+      return `would deny ${rate(link.rate)}${latency}`;
+    default:
+      return `${rate(link.rate)}${latency}`;
+  }
 }
 
 /** Writes labels where there is room for them, the worst and busiest first. */

@@ -5,7 +5,7 @@ import { layersOf } from "./layers.js";
 import { ordered } from "./order.js";
 
 /** Sizes, in the units of the drawing. */
-export const SIZES = { width: 180, height: 32, row: 58, column: 310, bend: 20 };
+export const SIZES = { width: 180, height: 32, row: 58, column: 335, bend: 20 };
 
 /** Where there are many nodes, they stand nearer to each other. */
 export const NEAR = { ...SIZES, row: 40, column: 360, bend: 12 };

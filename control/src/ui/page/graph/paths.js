@@ -3,7 +3,7 @@
 import { SIZES } from "./layout.js";
 
 // Of a label: the width of a character, and the height.
-const CHARACTER = 7;
+const CHARACTER = 6.7;
 const HEIGHT = 18;
 
 /** The points that a link passes, from its source to its destination. `isDouble`: there is one the other way too. */
@@ -98,5 +98,8 @@ function spots(points) {
   const pieces = points.length - 1;
   const middle = Math.floor((pieces - 1) / 2);
   const order = [...Array(pieces).keys()].sort((a, b) => Math.abs(a - middle) - Math.abs(b - middle));
-  return order.flatMap((piece) => [0.5, 0.42, 0.58, 0.35, 0.65].map((t) => pointAt(points[piece], points[piece + 1], t)));
+  const on = order.flatMap((piece) => [0.5, 0.42, 0.58, 0.35, 0.65].map((t) => pointAt(points[piece], points[piece + 1], t)));
+  // Where nothing on it is free: above it, and below.
+  const away = SIZES.height / 2 + HEIGHT / 2 + 2;
+  return [...on, { ...on[0], y: on[0].y - away }, { ...on[0], y: on[0].y + away }];
 }

@@ -109,6 +109,7 @@ function fill(view) {
   );
   replace(view.body, kept.slice(0, SHOWN).map(row));
   view.shown = kept.length;
+  view.body.closest(".wide")?.toggleAttribute("hidden", !kept.length);
   tell(view);
 }
 
