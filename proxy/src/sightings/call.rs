@@ -1,6 +1,8 @@
 //! One call, as it is counted.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::mem;
 use std::time::Duration;
 
 use postern_edges::{Method, Verdict};
@@ -35,7 +37,7 @@ pub(crate) struct Sighting<'a> {
 }
 
 /// What decided.
-#[derive(Debug, Clone, Copy, Hash)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Why<'a> {
     /// The evaluator, in this sidecar. Its text is made once an edge.
     Rules(&'a Because),
@@ -88,6 +90,21 @@ impl Why<'_> {
         match self {
             Self::Rules(because) => Decider::Rules(because.clone()),
             Self::Words(words) => Decider::Words(words.into()),
+        }
+    }
+}
+
+/// Cheaply: of what the rules say, only what tells most reasons of one peer apart.
+impl Hash for Why<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Rules(because) => {
+                mem::discriminant(*because).hash(state);
+                if let Because::Intention { revision, permission, .. } = because {
+                    (revision, permission).hash(state);
+                }
+            }
+            Self::Words(words) => words.hash(state),
         }
     }
 }

@@ -83,16 +83,15 @@ impl Reports {
         self.sightings.is_not_urgent();
         let now = Instant::now();
         let mut told = v1::Seen::default();
-        for counter in self.sightings.counters.lock().iter() {
-            let mut table = counter.table.lock();
-            let (decisions, left_out) = table.decisions.take();
+        let counters = self.sightings.counters.lock().clone();
+        for counter in counters {
+            let (decisions, left_out) = counter.table.lock().take_decisions();
             told.decisions_left_out = told.decisions_left_out.saturating_add(left_out);
-            for decision in decisions {
-                match table.kept(decision.edge) {
-                    Some(kept) if told.decisions.len() < MOST_DECISIONS => {
-                        told.decisions.push(decision_to_wire(kept, &decision, now))
-                    }
-                    _ => told.decisions_left_out = told.decisions_left_out.saturating_add(decision.count.into()),
+            for (kept, decision) in decisions {
+                if told.decisions.len() < MOST_DECISIONS {
+                    told.decisions.push(decision_to_wire(&kept, &decision, now));
+                } else {
+                    told.decisions_left_out = told.decisions_left_out.saturating_add(decision.count.into());
                 }
             }
         }

@@ -1,12 +1,12 @@
 //! What one worker counted, by edge.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashTable;
+use hashbrown::{DefaultHashBuilder, HashTable};
 use parking_lot::Mutex;
 use postern_api::seen::{MOST_PATH_BYTES, cut, path_to_keep};
 use postern_edges::{
@@ -18,7 +18,7 @@ use slab::Slab;
 use tokio::time::Instant;
 
 use super::call::Sighting;
-use super::decisions::Decisions;
+use super::decisions::{DecisionOf, Decisions};
 use super::shapes::Shapes;
 use crate::http::exchange::Decider;
 use crate::metrics::Direction;
@@ -35,7 +35,7 @@ pub const MOST_RESTS_OF_PEER: usize = 50;
 /// Counts of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     /// Places in `slots`, by the hash of the edge.
     places: HashTable<usize>,
     slots: Slab<Slot>,
@@ -45,7 +45,7 @@ pub(super) struct Table {
     touched: Vec<usize>,
     /// Where the shape of a path is written.
     shape: String,
-    pub(super) decisions: Decisions,
+    decisions: Decisions,
     /// Calls that no edge had room for.
     left_out: u64,
 }
@@ -308,9 +308,12 @@ impl Table {
         mem::take(&mut self.left_out)
     }
 
-    /// What an edge is that a decision names.
-    pub(super) fn kept(&self, at: usize) -> Option<&Kept> {
-        self.slots.get(at).map(|slot| &slot.kept)
+    /// Takes the single calls with what their edges are, and how many there was no room for.
+    pub(super) fn take_decisions(&mut self) -> (Vec<(Kept, DecisionOf)>, u64) {
+        let (decisions, left_out) = self.decisions.take();
+        // An edge stays as long as a decision names it.
+        let with_edge = |decision: DecisionOf| Some((self.slots.get(decision.edge)?.kept.clone(), decision));
+        (decisions.into_iter().filter_map(with_edge).collect(), left_out)
     }
 
     /// Makes room of edges that nothing was counted of for so long.
