@@ -69,6 +69,18 @@ impl Process {
         self.tree().into_iter().map(cpu_of).sum()
     }
 
+    /// The time that its threads have had a processor, as the scheduler counts it: to the nanosecond, of threads that live.
+    pub fn scheduled(&self) -> anyhow::Result<Duration> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id()))?;
+        let nanoseconds = threads.map(|thread| {
+            let path = thread?.path().join("schedstat");
+            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let first = text.split_whitespace().next().and_then(|field| field.parse::<u64>().ok());
+            first.with_context(|| format!("{} has another form than expected", path.display()))
+        });
+        Ok(Duration::from_nanos(nanoseconds.sum::<anyhow::Result<u64>>()?))
+    }
+
     /// Proportional set size of it and of its children, in KiB.
     pub fn pss_kib(&self) -> anyhow::Result<u64> {
         self.tree().into_iter().map(|id| memory_of(id, "Pss:")).sum()

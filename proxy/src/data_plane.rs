@@ -122,7 +122,7 @@ impl Shared {
         let limits = &config.limits;
         let connections = Connections::new(config.service.clone(), limits.max_connections, limits.max_connections_per_peer);
         Self {
-            sightings: Sightings::new(config.service.clone(), connections.clone()),
+            sightings: Sightings::new(config.service.clone(), connections.clone(), limits.counts_calls),
             connections,
             admission: Admission::new(limits),
             upstreams: Upstreams::new(config.instance.clone(), config.locality.clone()),

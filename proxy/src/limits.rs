@@ -43,6 +43,8 @@ pub struct Limits {
     pub unread_per_peer: usize,
     /// A tunnel that had no stream for so long is closed by the end that dialled it.
     pub tunnel_idle: Duration,
+    /// Whether calls are counted for the control plane.
+    pub counts_calls: bool,
     /// Of HTTP connections and requests.
     pub http: HttpLimits,
 }
@@ -66,6 +68,7 @@ impl Limits {
             unread: 64 * 1024 * 1024,
             unread_per_peer: 16 * 1024 * 1024,
             tunnel_idle: Duration::from_secs(60),
+            counts_calls: true,
             http: HttpLimits::default(),
         }
     }

@@ -101,6 +101,8 @@ pub struct Metrics {
     tunnel_violations: IntCounterVec,
     spans_dropped: IntCounterVec,
     edges_left_out: IntCounter,
+    edges_told: IntCounter,
+    edges_told_bytes: IntCounter,
     process: ProcessMetrics,
     peers: Mutex<HashMap<ServiceName, Arc<PeerSeries>>>,
     other: Arc<PeerSeries>,
@@ -132,11 +134,11 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        let edges_left_out = IntCounter::new(
-            "postern_edges_left_out_total",
-            "Calls that were not told to the control plane, for want of room for their edge.",
-        )?;
-        registry.register(Box::new(edges_left_out.clone()))?;
+        let plain = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
+        };
         let whole_gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;
@@ -223,7 +225,15 @@ impl Metrics {
                 &["reason"],
             )?,
             spans_dropped: counter("postern_spans_dropped_total", "Spans of requests that were not delivered.", &["reason"])?,
-            edges_left_out,
+            edges_told: plain(
+                "postern_edges_told_total",
+                "Edges told to the control plane, in reports of the calls that were seen.",
+            )?,
+            edges_told_bytes: plain("postern_edges_told_bytes_total", "Bytes of those reports.")?,
+            edges_left_out: plain(
+                "postern_edges_left_out_total",
+                "Calls that were not told to the control plane, for want of room for their edge.",
+            )?,
             active,
             tunnels,
             handshake_seconds,
@@ -301,6 +311,12 @@ impl Metrics {
     /// Counts spans that were not delivered; `reason` is a word of a fixed list.
     pub fn spans_dropped(&self, reason: &'static str, spans: u64) {
         self.spans_dropped.with_label_values(&[reason]).inc_by(spans);
+    }
+
+    /// Counts a report with so many edges.
+    pub fn edges_told(&self, edges: usize, bytes: usize) {
+        self.edges_told.inc_by(edges as u64);
+        self.edges_told_bytes.inc_by(bytes as u64);
     }
 
     /// Counts calls that no edge had room for.

@@ -80,6 +80,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// `--max-connections-per-peer`: `None`: a quarter of `max_connections`.
     pub max_connections_per_peer: Option<usize>,
+    /// Whether calls are counted for the control plane.
+    pub counts_calls: bool,
     /// Periods that only tests change.
     pub periods: Periods,
 }
@@ -121,6 +123,7 @@ impl Settings {
             checks: Vec::new(),
             max_connections: 10_000,
             max_connections_per_peer: None,
+            counts_calls: true,
             periods: Periods::default(),
         })
     }

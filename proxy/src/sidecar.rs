@@ -542,7 +542,8 @@ fn limits(settings: &Settings) -> Limits {
             "the file limit allows fewer connections; raise it (LimitNOFILE=)"
         );
     }
-    Limits::with_max_connections(settings.max_connections.min(most), settings.max_connections_per_peer)
+    let limits = Limits::with_max_connections(settings.max_connections.min(most), settings.max_connections_per_peer);
+    Limits { counts_calls: settings.counts_calls, ..limits }
 }
 
 fn raise_file_limit() {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -37,6 +38,7 @@ struct Control {
     address: SocketAddr,
     heard: mpsc::Receiver<sidecar_message::Message>,
     task: JoinHandle<()>,
+    ends_next: Arc<AtomicBool>,
 }
 
 #[derive(Clone)]
@@ -48,6 +50,8 @@ struct Service {
     /// Is sent after the first acknowledgement.
     afterwards: Option<v1::Delta>,
     understands: &'static [&'static str],
+    /// The next stream that tells of calls is ended.
+    ends_next: Arc<AtomicBool>,
 }
 
 impl Service {
@@ -89,6 +93,7 @@ impl Mesh for Service {
         let mut incoming = request.into_inner();
         let (outgoing, messages) = mpsc::channel(16);
         let heard = self.heard.clone();
+        let ends_next = self.ends_next.clone();
         let mut afterwards = self.afterwards.clone();
         let welcome = v1::Welcome { understands: self.understands.iter().map(ToString::to_string).collect(), ..welcome() };
         tokio::spawn(async move {
@@ -103,7 +108,8 @@ impl Mesh for Service {
                     outgoing.send(Ok(say(control_message::Message::Delta(delta)))).await.unwrap();
                 }
                 let leaves = matches!(message, sidecar_message::Message::Goodbye(_));
-                if heard.send(message).await.is_err() || leaves {
+                let ends = matches!(message, sidecar_message::Message::Seen(_)) && ends_next.swap(false, Ordering::SeqCst);
+                if heard.send(message).await.is_err() || leaves || ends {
                     return;
                 }
             }
@@ -151,7 +157,16 @@ impl Control {
         let authority = Arc::new(Authority::create(&trust_domain, &datacenter, SystemTime::now()).unwrap());
         let token = EnrolmentToken::generate(authority.pin()).unwrap();
         let (heard, hearing) = mpsc::channel(1_024);
-        let service = Service { authority: authority.clone(), token: token.clone(), ttl, heard, afterwards, understands };
+        let ends_next = Arc::new(AtomicBool::new(false));
+        let service = Service {
+            authority: authority.clone(),
+            token: token.clone(),
+            ttl,
+            heard,
+            afterwards,
+            understands,
+            ends_next: ends_next.clone(),
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tls = TlsAcceptor::from(tls(&authority, datacenter));
@@ -176,7 +191,7 @@ impl Control {
                 });
             }
         });
-        Self { authority, token, address, heard: hearing, task }
+        Self { authority, token, address, heard: hearing, task, ends_next }
     }
 
     fn settings(&self, directory: &std::path::Path) -> Settings {
@@ -437,10 +452,14 @@ async fn with_a_call_that_fails(control: &Control, directory: &std::path::Path) 
     settings.upstreams = vec!["db=127.0.0.1:0".parse().unwrap()];
     settings.periods.report = Duration::from_millis(200);
     let sidecar = Sidecar::start(settings).await;
+    fail_to_call(&sidecar).await;
+    sidecar
+}
+
+async fn fail_to_call(sidecar: &Sidecar) {
     let mut caller = tokio::net::TcpStream::connect(&sidecar.addresses.upstreams["db"]).await.unwrap();
     let ended = tokio::time::timeout(PATIENCE, caller.read(&mut [0])).await.expect("an end");
     assert!(!matches!(ended, Ok(1..)), "nothing answers");
-    sidecar
 }
 
 fn an_upstream() -> v1::Delta {
@@ -495,5 +514,38 @@ async fn nothing_is_told_of_calls_to_a_control_plane_that_does_not_understand_it
         .await;
 
     sidecar.stop("done").await;
+    control.task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_seen_while_the_stream_is_away_is_told_once_on_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let understands = &[postern_api::understanding::EDGES];
+    let mut control = Control::start_understanding(Duration::from_secs(3_600), Some(an_upstream()), understands).await;
+    control.ends_next.store(true, Ordering::SeqCst);
+    let sidecar = with_a_call_that_fails(&control, directory.path()).await;
+    let calls = async { tokio::join!(fail_to_call(&sidecar), fail_to_call(&sidecar), fail_to_call(&sidecar)) };
+    calls.await;
+
+    let (mut told, mut streams) = (0, 0);
+    control
+        .hears("all four calls on two streams", |message| {
+            match message {
+                sidecar_message::Message::Hello(_) => streams += 1,
+                sidecar_message::Message::Seen(seen) => told += seen.edges.iter().map(|edge| edge.count).sum::<u64>(),
+                _ => {}
+            }
+            (told == 4 && streams >= 2).then_some(())
+        })
+        .await;
+
+    sidecar.stop("done").await;
+    control
+        .hears("nothing more before the goodbye", |message| match message {
+            sidecar_message::Message::Seen(seen) if !seen.edges.is_empty() => panic!("told twice: {seen:?}"),
+            sidecar_message::Message::Goodbye(_) => Some(()),
+            _ => None,
+        })
+        .await;
     control.task.abort();
 }

@@ -176,6 +176,9 @@ pub struct ProxyArgs {
     /// How often the sidecar sees whether the service accepts connections.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration::parse)]
     pub probe: Duration,
+    /// Counts no calls, and tells the control plane of none.
+    #[arg(long, hide = true)]
+    pub no_edges: bool,
     /// Prints one JSON line with the addresses on stdout when ready.
     #[arg(long)]
     pub print_addresses: bool,

@@ -134,6 +134,7 @@ pub fn settings(args: &ProxyArgs, data_dir: &Path) -> Result<Settings, Failure> 
         );
     }
     settings.periods.probe = args.probe;
+    settings.counts_calls = !args.no_edges;
     settings.max_connections = args.max_connections as usize;
     settings.max_connections_per_peer = args.max_connections_per_peer.map(|most| most as usize);
     Ok(settings)

@@ -12,6 +12,7 @@ mod direct_clients;
 mod discovery;
 mod dns;
 mod draining;
+mod edges;
 mod grpc;
 mod history;
 mod hostile;

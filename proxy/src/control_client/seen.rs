@@ -86,8 +86,10 @@ impl ControlClient {
     pub(super) fn follow(&self, session: &mut Session, lasts: Duration) {
         let lasts = lasts.min(LONGEST_FOLLOW);
         self.reports.sightings().follow(lasts);
-        session.telling.follow_until = Some(Instant::now() + lasts);
-        session.telling.decisions_at = None;
+        let now = Instant::now();
+        if session.telling.follow_until.replace(now + lasts).is_none_or(|until| until < now) {
+            session.telling.decisions_at = None;
+        }
     }
 
     /// Tells what is due, as far as there is room for it; the rest waits.

@@ -26,6 +26,7 @@ pub(crate) struct Counter {
 #[derive(Debug)]
 pub(super) struct Common {
     pub(super) own: ServiceName,
+    pub(super) is_counting: bool,
     pub(super) shapes: Mutex<Shapes>,
     started: Instant,
     /// All calls are told one by one until then, in milliseconds since `started`.
@@ -46,6 +47,9 @@ pub struct Sightings {
 impl Counter {
     /// Counts it. A call of an edge that is known allocates nothing.
     pub(crate) fn count(&self, sighting: &Sighting<'_>) {
+        if !self.common.is_counting {
+            return;
+        }
         let is_call = sighting.amounts.calls > 0;
         let tells = is_call && (sighting.verdict != Verdict::Allow || self.common.follows(sighting.at));
         self.table.lock().count(sighting, &self.common.shapes, tells);
@@ -75,10 +79,11 @@ impl Common {
 }
 
 impl Sightings {
-    /// Of the service `own`, whose open calls are in `connections`.
-    pub(crate) fn new(own: ServiceName, connections: Arc<Connections>) -> Arc<Self> {
+    /// Of the service `own`, whose open calls are in `connections`. Nothing is ever seen where it is not counting.
+    pub(crate) fn new(own: ServiceName, connections: Arc<Connections>, is_counting: bool) -> Arc<Self> {
         let common = Common {
             own,
+            is_counting,
             shapes: Mutex::default(),
             started: Instant::now(),
             follow_until_ms: AtomicU64::new(0),

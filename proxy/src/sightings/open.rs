@@ -21,6 +21,9 @@ impl Sightings {
     /// What is open now, at most [`MOST_OPEN`] kinds: connections by peer and port, requests also by method and shape. What
     /// has no room counts as method `other` and shape `…` of its peer and port, or is left out.
     pub(super) fn open(&self) -> Vec<v1::OpenCalls> {
+        if !self.common.is_counting {
+            return Vec::new();
+        }
         let mut kinds: HashMap<Kind, u32> = HashMap::new();
         let mut shape = String::with_capacity(MOST_SHAPE_BYTES);
         let mut from = 0;

@@ -1,6 +1,7 @@
 //! What is told of it, message by message.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -19,6 +20,8 @@ use crate::metrics::{Direction, Metrics};
 const AT_ONCE: usize = 128;
 /// Edges that wait for room on the stream; while there are more, none are taken from the workers.
 const MOST_WAITING: usize = 4_000;
+/// Messages of one report; what they have no room for waits for the next one.
+const MOST_MESSAGES: usize = 2;
 /// The longest message, apart from its last edge.
 const MOST_BYTES: usize = 256 * 1_024;
 /// Edges and shapes that nothing was counted of for so long make room for others.
@@ -33,6 +36,8 @@ pub struct Reports {
     metrics: Arc<Metrics>,
     /// Taken, and not told yet.
     waiting: HashMap<(Direction, Edge), Tally>,
+    /// Their keys, the one that waits the longest first.
+    queue: VecDeque<(Direction, Edge)>,
     /// Counts up with each stream.
     stream: u64,
     tells_open: bool,
@@ -43,7 +48,8 @@ impl Reports {
     /// Of what is counted there.
     pub fn new(sightings: Arc<Sightings>, metrics: Arc<Metrics>) -> Self {
         let forget_at = Instant::now() + FORGETTING;
-        Self { sightings, metrics, waiting: HashMap::new(), stream: 0, tells_open: false, forget_at }
+        let (waiting, queue) = (HashMap::new(), VecDeque::new());
+        Self { sightings, metrics, waiting, queue, stream: 0, tells_open: false, forget_at }
     }
 
     /// Where it is counted.
@@ -57,8 +63,10 @@ impl Reports {
         self.tells_open = true;
     }
 
-    /// What is to be told now, in at most `most` messages; what they have no room for is told the next time.
+    /// What is to be told now, in at most `most` messages and never more than two; what they have no room for is told the
+    /// next time.
     pub fn messages(&mut self, most: usize) -> Vec<v1::Seen> {
+        let most = most.min(MOST_MESSAGES);
         if most == 0 {
             return Vec::new();
         }
@@ -75,6 +83,7 @@ impl Reports {
             messages.push(v1::Seen { edges: self.some_edges(now), ..v1::Seen::default() });
         }
         messages.retain(|seen| *seen != v1::Seen::default());
+        messages.iter().for_each(|seen| self.metrics.edges_told(seen.edges.len(), seen.encoded_len()));
         messages
     }
 
@@ -127,8 +136,9 @@ impl Reports {
         }
         let tally = tally_of(&taken.counts, taken.sample, now);
         match self.waiting.entry((taken.direction, taken.edge)) {
-            std::collections::hash_map::Entry::Occupied(mut waits) => waits.get_mut().merge(&tally),
-            std::collections::hash_map::Entry::Vacant(place) => {
+            Entry::Occupied(mut waits) => waits.get_mut().merge(&tally),
+            Entry::Vacant(place) => {
+                self.queue.push_back(place.key().clone());
                 place.insert(tally);
             }
         }
@@ -138,14 +148,14 @@ impl Reports {
     fn some_edges(&mut self, now: SystemTime) -> Vec<v1::SeenEdge> {
         let mut bytes = 0;
         let mut some = Vec::new();
-        let waiting = &mut self.waiting;
-        for ((direction, edge), tally) in waiting.extract_if(|_, _| true) {
-            let edge = edge_to_wire(&edge, direction == Direction::Outbound, &tally, now);
+        while some.len() < MOST_EDGES_OF_MESSAGE
+            && bytes < MOST_BYTES
+            && let Some(key) = self.queue.pop_front()
+        {
+            let Some(tally) = self.waiting.remove(&key) else { continue };
+            let edge = edge_to_wire(&key.1, key.0 == Direction::Outbound, &tally, now);
             bytes += edge.encoded_len();
             some.push(edge);
-            if some.len() == MOST_EDGES_OF_MESSAGE || bytes >= MOST_BYTES {
-                break;
-            }
         }
         some
     }
