@@ -8,7 +8,7 @@
 #[allow(dead_code)] // what only the other benchmarks need
 mod process;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
