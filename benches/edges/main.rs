@@ -76,7 +76,7 @@ fn main() -> anyhow::Result<()> {
     let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..settings.rounds {
         let measure = |called| cost(called, &settings);
-        let (a, b) = if round % 2 == 0 {
+        let (a, b) = if round.is_multiple_of(2) {
             let a = measure(&world.with)?;
             (a, measure(&world.without)?)
         } else {
@@ -152,7 +152,8 @@ fn connection(upstream: &str, shapes: u32, number: u32, every: Duration, request
             thread::sleep(pause);
         }
         let shape = count % shapes.max(1);
-        let path = if shape % 2 == 0 { format!("/v1/collection-{shape}/{count}") } else { format!("/v1/collection-{shape}") };
+        let path =
+            if shape.is_multiple_of(2) { format!("/v1/collection-{shape}/{count}") } else { format!("/v1/collection-{shape}") };
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: api\r\nAccept: */*\r\n\r\n").as_bytes())?;
         let (status, _) = read_answer(&mut reader)?;
         ensure!(status == 200, "status {status}");
@@ -254,8 +255,9 @@ impl Called {
     /// A counter without labels.
     fn counter(&self, name: &str) -> anyhow::Result<f64> {
         let mut stream = TcpStream::connect(&self.admin)?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n")?;
-        let (_, metrics) = read_answer(&mut BufReader::new(stream))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        let (status, metrics) = read_answer(&mut BufReader::new(stream))?;
+        ensure!(status == 200, "status {status} of the metrics");
         let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(line.with_context(|| format!("no {name}"))?.parse()?)
     }
