@@ -70,6 +70,7 @@ impl Process {
     }
 
     /// The time that its threads have had a processor, as the scheduler counts it: to the nanosecond, of threads that live.
+    #[allow(dead_code)] // what only another benchmark needs
     pub fn scheduled(&self) -> anyhow::Result<Duration> {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.child.id()))?;
         let nanoseconds = threads.map(|thread| {
