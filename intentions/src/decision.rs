@@ -57,7 +57,7 @@ impl Decision {
 }
 
 /// What decided. Its text is in log lines, in answers to refused callers and in `meshctl intention explain`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Because {
     /// An intention.
