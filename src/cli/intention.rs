@@ -128,6 +128,9 @@ pub struct RollbackArgs {
     /// Refuse where something was changed after this revision.
     #[arg(long, value_name = "REVISION")]
     pub if_revision: Option<u64>,
+    /// How long to watch for new denials afterwards: exit code 1 if there are any [default: 30s on a terminal, else 0s].
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub watch: Option<Duration>,
     /// How.
     #[command(flatten)]
     pub change: ChangeArgs,
@@ -219,6 +222,9 @@ pub enum IntentionCommand {
         /// Refuse where something was changed after this revision.
         #[arg(long, value_name = "REVISION")]
         if_revision: Option<u64>,
+        /// How long to watch for new denials afterwards: exit code 1 if there are any [default: 30s on a terminal, else 0s].
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        watch: Option<Duration>,
         /// How.
         #[command(flatten)]
         change: ChangeArgs,

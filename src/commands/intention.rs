@@ -6,12 +6,13 @@ mod file;
 mod history;
 mod judge;
 mod suggest;
+mod watch;
 
 use postern_api::http::{Intentions, StoredIntention};
 use postern_intentions::{Action, Intention, Party, Rule};
 use postern_names::ServiceName;
 
-use super::{done, unbuilt};
+use super::done;
 use crate::cli::intention::{IntentionArgs, IntentionCommand, PairArgs};
 use crate::client::{Client, encode};
 use crate::outcome::{Failure, Outcome};
@@ -32,8 +33,8 @@ pub async fn intention(args: IntentionArgs) -> Outcome {
         IntentionCommand::Match { name, source } => matching(&output, &name, source).await,
         IntentionCommand::Check(call) => judge::check(&output, call).await,
         IntentionCommand::Explain(call) => judge::explain(&output, call).await,
-        IntentionCommand::Apply { file, merge, yes, if_revision, change } => {
-            file::apply(&output, file::Apply { file, merge, yes, if_revision, change }).await
+        IntentionCommand::Apply { file, merge, yes, if_revision, watch, change } => {
+            file::apply(&output, file::Apply { file, merge, yes, if_revision, watch, change }).await
         }
         IntentionCommand::Plan { file, merge, against: None } => file::plan(&output, &file, merge).await,
         IntentionCommand::Plan { file, merge, against: Some(against) } => file::compare(&output, &file, &against, merge),

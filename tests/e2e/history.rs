@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::{EchoServer, Mesh, connect, is_closed, meshctl_binary, say};
+use crate::support::{EchoServer, Mesh, connect, curl, eventually, is_closed, meshctl_binary, say};
 
 /// What a person pastes into a shell.
 fn paste(mesh: &Mesh, text: &str) -> Output {
@@ -239,4 +239,36 @@ fn the_steps_of_the_ci_example_do_what_they_say() {
     write(&mesh, "intentions.yaml", "default: allow\nintentions:\n- {source: web, destination: api, action: deny}\n");
     assert!(!run("What has to").status.success());
     assert!(!run("What must not").status.success());
+}
+
+#[test]
+fn a_change_is_watched_and_a_new_denial_is_told_with_the_way_back() {
+    let echo = EchoServer::start();
+    let mesh = Mesh::start();
+    let _api = mesh.serve("api", &echo.address());
+    let (web, db) = (mesh.call("web", &["api"]), mesh.call("db", &["api"]));
+    mesh.allow("web", "api");
+    let none = write(&mesh, "none.yaml", "default: deny\nintentions: []\n");
+    // Denied before the change, and no news.
+    assert!(is_closed(&mut connect(db.upstream("api"))));
+    eventually("the denial is seen", || {
+        let socket = mesh.path("data/http.sock").display().to_string();
+        let asked = curl(&["--unix-socket", &socket, "http://localhost/v1/edges?verdict=deny&by=pair"]);
+        asked.contains("\"db\"").then_some(())
+    });
+    let mut watching = mesh.command("intention");
+    watching.args(["apply", "-f", &none, "--yes", "--wait", "20s", "--watch", "20s"]);
+    watching.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let watching = watching.spawn().unwrap();
+    eventually("web is denied", || is_closed(&mut connect(web.upstream("api"))).then_some(()));
+    let output = watching.wait_with_output().unwrap();
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("so far: web -> api, because of default (deny)") && !text.contains("db -> api"), "{text}");
+    let undo = text.lines().find_map(|line| line.strip_prefix("to take the change back: ")).unwrap();
+    assert!(paste(&mesh, undo).status.success());
+    eventually("web goes through again", || say(&mut connect(web.upstream("api")), "again"));
+
+    let quiet = mesh.run(&["intention", "apply", "-f", &none, "--yes", "--merge", "--watch", "2s"]);
+    assert_eq!(quiet.status.code(), Some(0), "nothing changes, and nothing is watched: {}", said(&quiet));
 }

@@ -10,6 +10,7 @@ use postern_intentions::file::{IntentionFile, parse, render};
 use postern_intentions::plan::{self, Plan};
 use postern_intentions::{Intention, Shadowed, shadowed};
 
+use super::watch::Watch;
 use super::{change, current, effects};
 use crate::cli::Format;
 use crate::cli::intention::ChangeArgs;
@@ -37,6 +38,8 @@ pub struct Apply {
     pub yes: bool,
     /// Refuse where something was changed after this revision.
     pub if_revision: Option<u64>,
+    /// How long to watch for new denials.
+    pub watch: Option<Duration>,
     /// How.
     pub change: ChangeArgs,
 }
@@ -76,6 +79,7 @@ pub fn compare(output: &Output, path: &Path, against: &Path, merge: bool) -> Out
         not_understood_by: Vec::new(),
         shadowed,
         never_matched: Vec::new(),
+        effects: None,
         written: None,
     };
     show_plan(output, &applied)
@@ -221,7 +225,7 @@ pub fn asked(output: &Output, planned: &Applied, reads_stdin: bool, question: &s
 
 /// Shows the difference, asks, and makes the store equal to the file.
 pub async fn apply(output: &Output, args: Apply) -> Outcome {
-    let Apply { file, merge, yes, if_revision, change } = args;
+    let Apply { file, merge, yes, if_revision, watch, change } = args;
     let reads_stdin = file == Path::new("-");
     let mut request = request(read(&file)?, merge);
     request.expected_revision = if_revision;
@@ -240,9 +244,18 @@ pub async fn apply(output: &Output, args: Apply) -> Outcome {
     request.expected_revision = Some(planned.base_revision);
     request.reason = change.reason;
     request.wait_ms = change::milliseconds(change.wait);
+    let watch = Watch::begin(&mut client, watch).await?;
     let applied = send(&mut client, &request, change.wait).await?;
     output.show(&applied, |_| applied_text(&applied, yes, change.wait))?;
-    Ok(applied.written.as_ref().map_or(Answer::Yes, change::answer))
+    finish(&mut client, watch, &applied).await
+}
+
+/// Watches a change that was told, and answers: yes where it is in force and denies nothing new.
+pub async fn finish(client: &mut Client, watch: Watch, applied: &Applied) -> Outcome {
+    let undo = format!("meshctl intention rollback {} --yes", applied.base_revision);
+    let watched = watch.follow(client, applied.written.as_ref(), &undo).await?;
+    let in_force = applied.written.as_ref().map_or(Answer::Yes, change::answer);
+    Ok(if in_force == Answer::Yes { watched } else { in_force })
 }
 
 /// What was changed and where it is in force, and how it is undone.

@@ -7,6 +7,7 @@ use postern_api::http::{Applied, Change, RollbackRequest};
 use postern_intentions::Party;
 use postern_intentions::plan::Plan;
 
+use super::watch::Watch;
 use super::{change, file};
 use crate::cli::intention::{HistoryArgs, RollbackArgs};
 use crate::client::{Client, encode};
@@ -72,7 +73,7 @@ fn when(rfc3339: &str) -> String {
 
 /// Shows what going back changes, asks, and goes.
 pub async fn rollback(output: &Output, args: RollbackArgs) -> Outcome {
-    let RollbackArgs { revision, yes, if_revision, change } = args;
+    let RollbackArgs { revision, yes, if_revision, watch, change } = args;
     let mut request =
         RollbackRequest { revision, reason: change.reason, dry_run: true, expected_revision: if_revision, wait_ms: 0 };
     let mut client = Client::find().await?;
@@ -87,9 +88,10 @@ pub async fn rollback(output: &Output, args: RollbackArgs) -> Outcome {
     request.dry_run = false;
     request.expected_revision = Some(planned.base_revision);
     request.wait_ms = change::milliseconds(change.wait);
+    let watch = Watch::begin(&mut client, watch).await?;
     let applied = send(&mut client, &request, change.wait).await?;
     output.show(&applied, |_| file::applied_text(&applied, yes, change.wait))?;
-    Ok(applied.written.as_ref().map_or(Answer::Yes, change::answer))
+    file::finish(&mut client, watch, &applied).await
 }
 
 async fn send(client: &mut Client, request: &RollbackRequest, wait: Duration) -> Result<Applied, crate::outcome::Failure> {
