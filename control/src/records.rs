@@ -219,6 +219,10 @@ pub struct InstanceRecord {
     /// It said goodbye or was deregistered: no endpoint any more.
     #[serde(default)]
     pub left: bool,
+    /// It fell silent and was taken out of every list without a goodbye: nobody calls it, and its sidecar may still run with
+    /// the rules that it had, until its SVID ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub silent: bool,
     /// `--tag`
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,

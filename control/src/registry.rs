@@ -41,7 +41,8 @@ pub struct RegistrySettings {
     pub script_checks: bool,
     /// An instance that was silent for so long is critical.
     pub liveness: Duration,
-    /// A critical instance that is in no endpoint set, and one that left, is forgotten after so long.
+    /// A critical instance that is in no endpoint set, and one that left, is in no list any more after so long. A silent one
+    /// is remembered until its SVID has ended: its sidecar may still hold rules.
     pub removal: Duration,
     /// After a start, instances that were not heard of yet keep their recorded state for so long.
     pub settle: Duration,
@@ -220,6 +221,7 @@ impl Registration {
             healthy: self.healthy,
             state_since,
             left: false,
+            silent: false,
             tags: self.tags.clone(),
             weights: self.weights,
             checks: self.checks.clone(),
@@ -378,13 +380,14 @@ impl Registry {
         self.liveness.lock().forget(id);
         for _ in 0..TRIES {
             let Some((mut record, revision)) = self.mirror.read(|view| view.instances.get(id).cloned()) else { return Ok(None) };
-            if record.left && also.is_empty() {
+            if record.left && !record.silent && also.is_empty() {
                 return Ok(Some(revision));
             }
             if !record.left {
                 record.state_since = SystemTime::now();
             }
             record.left = true;
+            record.silent = false;
             record.healthy = false;
             let key = records::instance_key(id);
             let mut txn =
@@ -403,6 +406,17 @@ impl Registry {
     async fn write_health(&self, mut record: InstanceRecord, revision: u64, healthy: bool) -> Result<(), RegisterError> {
         record.healthy = healthy;
         record.state_since = SystemTime::now();
+        let key = records::instance_key(&record.id);
+        let txn = Txn::new().when(Compare::unchanged(key.clone(), revision)).then(Op::put(key, records::encode(&record)?));
+        let result = self.store.txn(txn).await?;
+        self.mirror.reached(result.revision).await;
+        Ok(())
+    }
+
+    /// Takes a silent instance out of every list, unless its record changed since `revision`.
+    async fn set_aside(&self, mut record: InstanceRecord, revision: u64) -> Result<(), RegisterError> {
+        record.left = true;
+        record.silent = true;
         let key = records::instance_key(&record.id);
         let txn = Txn::new().when(Compare::unchanged(key.clone(), revision)).then(Op::put(key, records::encode(&record)?));
         let result = self.store.txn(txn).await?;

@@ -23,6 +23,7 @@ use crate::edges::Traffic;
 use crate::events::Events;
 use crate::grpc::{self, GrpcConfig, GrpcError, GrpcServer, GrpcSettings};
 use crate::http::certificate::{CertificateSlot, Reachable};
+use crate::http::consul::renderings::Renderings;
 use crate::http::host::HostNames;
 use crate::http::serve::{self, HttpServer, Limits, Listener, ServeError};
 use crate::http::{self, Api};
@@ -236,6 +237,7 @@ impl Control {
             traffic,
             sessions,
             queries: Arc::new(Queries::new(Arc::clone(&store), Arc::clone(&mirror))),
+            renderings: Renderings::default(),
             events: Events::new(started_at),
             identity: Arc::clone(&identity),
             sidecars: mesh.sidecars(),

@@ -64,7 +64,7 @@ pub struct Settings {
     pub settle: Duration,
     /// `--intermediate-ttl` (hidden): lifetime of the certificate that signs SVIDs; renewed at its half.
     pub intermediate_ttl: Duration,
-    /// `--removal`: an instance that was critical for so long is forgotten.
+    /// `--removal`: an instance that was silent for so long is in no list any more.
     pub removal: Duration,
     /// `--ack-timeout`: a sidecar that did not acknowledge for so long gets its stream opened anew.
     pub ack_timeout: Duration,
@@ -101,7 +101,7 @@ impl Default for Settings {
             enable_script_checks: false,
             settle: Duration::from_secs(60),
             intermediate_ttl: postern_ca::INTERMEDIATE_LIFETIME,
-            removal: Duration::from_secs(72 * 3600),
+            removal: Duration::from_secs(300),
             ack_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(5),
             test_periods: false,

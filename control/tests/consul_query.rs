@@ -143,6 +143,12 @@ async fn what_cannot_be_is_refused_by_name() {
     control.post("/v1/query", service("Near", json!("_agent"))).await.ok();
     let said = refused(json!({ "Name": "Q", "Service": { "Service": "web" } })).await;
     assert!(said.contains("aliases"), "{said}");
+    let own = control.token();
+    let headers = [("host", "localhost"), ("x-consul-token", own.as_str())];
+    let body = json!({ "Name": "own", "Token": own, "Service": { "Service": "db" } }).to_string();
+    let made = control.raw(hyper::Method::POST, "/v1/query", &headers, &body).await.ok();
+    let read = control.get(&format!("/v1/query/{}", made["ID"].as_str().unwrap())).await;
+    assert!(!read.text.contains(&own), "the token that a library shows is not kept");
     for _ in 0..2 {
         control.post("/v1/query", json!({ "Service": { "Service": "db" } })).await.ok();
     }

@@ -28,6 +28,7 @@ pub fn consul_request(data: &[u8]) {
     if let Ok(ops) = txn::operations(body) {
         assert!(ops.len() <= MAX_OPS);
         for op in ops {
+            let txn::TxnOp::Kv(op) = op else { continue };
             assert!(op.key().len() <= MAX_KEY_BYTES && op.value().is_none_or(|value| value.len() <= MAX_VALUE_BYTES));
         }
     }

@@ -104,8 +104,8 @@ pub struct ControlArgs {
     /// How long an instance counts as alive after it was last heard.
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = duration::parse, help_heading = "Periods")]
     pub liveness: Duration,
-    /// How long a silent instance stays registered.
-    #[arg(long, value_name = "TIME", default_value = "72h", value_parser = duration::parse, help_heading = "Periods")]
+    /// How long a silent instance is listed.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse, help_heading = "Periods")]
     pub removal: Duration,
     /// How long a sidecar may take to acknowledge before its stream is opened anew.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration::parse, help_heading = "Periods")]

@@ -29,6 +29,7 @@ fn instance() -> InstanceRecord {
         healthy: true,
         state_since: time(NOW - DAY),
         left: false,
+        silent: false,
         tags: Vec::new(),
         weights: Default::default(),
         checks: Vec::new(),

@@ -183,7 +183,7 @@ fn unauthorised(error: &str) -> ApiError {
 }
 
 /// The credential as Consul takes it: `X-Consul-Token`, `Authorization: Bearer …`, or `?token=`.
-fn credential_of_consul(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+pub(super) fn credential_of_consul(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let bearer = text("authorization").and_then(|value| value.split_once(' '));
     let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim().to_owned());

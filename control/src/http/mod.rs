@@ -46,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::auth::{Connection, Operators, Origin};
 use self::consul::error::ConsulError;
+use self::consul::renderings::Renderings;
 pub use self::error::ApiError;
 use self::host::HostNames;
 pub(crate) use self::services::is_loopback_elsewhere;
@@ -93,6 +94,8 @@ pub struct Api {
     pub sessions: Arc<Sessions>,
     /// Prepared queries.
     pub queries: Arc<Queries>,
+    /// Answers that many wait for.
+    pub renderings: Renderings,
     /// User events.
     pub events: Events,
     /// Open streams.

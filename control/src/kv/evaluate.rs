@@ -66,8 +66,12 @@ enum Current<'a> {
 pub(super) fn evaluate(facts: &Facts<'_>, ops: &[KvOp]) -> Result<Evaluation, SealError> {
     let mut run = Run { facts, evaluation: Evaluation::default() };
     for (index, op) in ops.iter().enumerate() {
+        let before = run.evaluation.results.len();
         if let Err(refusal) = run.step(op)? {
             run.evaluation.errors.push(OpError { op: index, what: refusal.what, is_state: refusal.is_state });
+        }
+        for result in run.evaluation.results.iter_mut().skip(before) {
+            result.op = index;
         }
     }
     Ok(run.evaluation)
@@ -265,7 +269,7 @@ impl<'a> Run<'a> {
             return self.give(key, Value::Given);
         }
         let entry = Entry { create_index: 0, modify_index: 0, stored: StoredEntry::nothing() };
-        self.evaluation.results.push(KvResult { key: key.clone(), entry, is_changed: false, value: None });
+        self.evaluation.results.push(KvResult { op: 0, key: key.clone(), entry, is_changed: false, value: None });
         Ok(())
     }
 
@@ -346,11 +350,11 @@ impl<'a> Run<'a> {
                     Value::Given => Some(self.open(key, &entry.stored)?.to_vec()),
                     Value::Left => None,
                 };
-                KvResult { key: key.clone(), entry: entry.clone(), is_changed: false, value }
+                KvResult { op: 0, key: key.clone(), entry: entry.clone(), is_changed: false, value }
             }
             Some(Current::Pending(entry)) => {
                 let value = (wanted == Value::Given).then(|| entry.value.to_vec());
-                KvResult { key: key.clone(), entry: entry.unsealed(), is_changed: true, value }
+                KvResult { op: 0, key: key.clone(), entry: entry.unsealed(), is_changed: true, value }
             }
         };
         self.evaluation.results.push(result);

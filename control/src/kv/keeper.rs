@@ -13,7 +13,7 @@ use tokio::sync::{MutexGuard, RwLock};
 use super::draft::{Draft, Plan};
 use super::entry::{self, Entry, StoredEntry, kv_key};
 use super::evaluate::{Facts, evaluate};
-use super::op::{KvOp, Outcome};
+use super::op::{KvOp, OpError, Outcome};
 use crate::mirror::{Mirror, View};
 use crate::seal::{SealError, SealKey};
 use crate::sessions::{Behaviour, SessionRecord, session_key};
@@ -43,6 +43,17 @@ pub enum KvError {
     /// A value cannot be opened.
     #[error(transparent)]
     Seal(#[from] SealError),
+}
+
+/// What becomes part of a transaction of keys.
+#[derive(Debug)]
+pub struct Beside<T> {
+    /// What must hold.
+    pub compares: Vec<Compare>,
+    /// What is done.
+    pub ops: Vec<Op>,
+    /// For the caller, once all is done.
+    pub given: T,
 }
 
 /// All keys of one control plane.
@@ -100,9 +111,32 @@ impl KeyValues {
     /// [`KvError`]. What was refused because of the keys' state is no error but [`Outcome::Refused`].
     pub async fn apply(&self, ops: &[KvOp]) -> Result<Outcome, KvError> {
         let reads_only = ops.iter().all(KvOp::only_reads);
-        // What was read of a tree must not change until the commit, and no compare says so.
-        let reads_trees = ops.iter().any(|op| matches!(op, KvOp::GetTree(_)));
-        let mut is_alone = reads_trees && !reads_only;
+        let nothing = |_: &View| Ok(Beside { compares: Vec::new(), ops: Vec::new(), given: () });
+        let (outcome, _) = self.commit(ops, reads_trees(ops) && !reads_only, nothing).await?;
+        Ok(outcome)
+    }
+
+    /// As [`KeyValues::apply`], with what else is to be part of the same transaction, by the view that the keys are judged
+    /// by; it may be asked several times. Its refusals count on from those of the keys: number 0 is `ops.len()`. Gives what
+    /// it gave for the caller, unless something was refused.
+    ///
+    /// # Errors
+    /// [`KvError`].
+    pub async fn apply_beside<T>(
+        &self,
+        ops: &[KvOp],
+        beside: impl Fn(&View) -> Result<Beside<T>, Vec<OpError>>,
+    ) -> Result<(Outcome, Option<T>), KvError> {
+        self.commit(ops, reads_trees(ops), beside).await
+    }
+
+    /// `is_alone`: nobody else may write keys meanwhile.
+    async fn commit<T>(
+        &self,
+        ops: &[KvOp],
+        mut is_alone: bool,
+        beside: impl Fn(&View) -> Result<Beside<T>, Vec<OpError>>,
+    ) -> Result<(Outcome, Option<T>), KvError> {
         let mut tries = 0;
         loop {
             // Those that meet at a key again take turns, or all but one would fail each time.
@@ -112,13 +146,15 @@ impl KeyValues {
             if is_alone {
                 self.settle().await?;
             }
-            let (mut outcome, draft) = match self.evaluated(ops)? {
-                Evaluated::Refused(outcome) => return Ok(outcome),
-                Evaluated::Drafted(outcome, draft) => (outcome, draft),
+            let (mut outcome, mut draft, beside) = match self.evaluated(ops, &beside)? {
+                Evaluated::Refused(outcome) => return Ok((outcome, None)),
+                Evaluated::Drafted(outcome, draft, beside) => (outcome, draft, beside),
             };
+            draft.txn.compares.extend(beside.compares);
+            draft.txn.then.extend(beside.ops);
             if draft.txn.then.is_empty() {
                 outcome.commit_nothing();
-                return Ok(outcome);
+                return Ok((outcome, Some(beside.given)));
             }
             if draft.adds > 0 && self.mirror.read(|view| view.kv.bytes()) + draft.adds > self.max_bytes {
                 return Err(KvError::Full);
@@ -131,7 +167,7 @@ impl KeyValues {
             self.mirror.reached(result.revision).await;
             if result.succeeded {
                 outcome.commit(result.revision);
-                return Ok(outcome);
+                return Ok((outcome, Some(beside.given)));
             }
             tries += 1;
             is_alone |= tries >= TRIES;
@@ -181,22 +217,32 @@ impl KeyValues {
         }
     }
 
-    fn evaluated(&self, ops: &[KvOp]) -> Result<Evaluated, SealError> {
+    fn evaluated<T>(
+        &self,
+        ops: &[KvOp],
+        beside: impl Fn(&View) -> Result<Beside<T>, Vec<OpError>>,
+    ) -> Result<Evaluated<T>, SealError> {
         let now = postern_api::convert::millis(SystemTime::now());
         let is_delayed = |key: &[u8]| self.delays.lock().get(key).is_some_and(|until| *until > now);
         let is_ending = |session: &str| self.ending.lock().contains(session);
         let planned = self.mirror.read(|view| {
             let facts = Facts { view, seal: &self.seal, now, is_delayed: &is_delayed, is_ending: &is_ending };
             let mut evaluation = evaluate(&facts, ops)?;
-            if !evaluation.errors.is_empty() {
-                return Ok(Err(evaluation.errors));
-            }
+            let beside = match beside(view) {
+                Ok(beside) if evaluation.errors.is_empty() => beside,
+                Ok(_) => return Ok(Err(evaluation.errors)),
+                Err(errors) => {
+                    let counted_on = errors.into_iter().map(|error| OpError { op: error.op + ops.len(), ..error });
+                    evaluation.errors.extend(counted_on);
+                    return Ok(Err(evaluation.errors));
+                }
+            };
             let plan = Plan::new(&mut evaluation, view);
-            Ok(Ok((Outcome::Done { revision: view.revision, results: evaluation.results }, plan)))
+            Ok(Ok((Outcome::Done { revision: view.revision, results: evaluation.results }, plan, beside)))
         });
         Ok(match planned? {
             Err(errors) => Evaluated::Refused(Outcome::Refused(errors)),
-            Ok((outcome, plan)) => Evaluated::Drafted(outcome, plan.draft(&self.seal, &self.cluster_id)),
+            Ok((outcome, plan, beside)) => Evaluated::Drafted(outcome, plan.draft(&self.seal, &self.cluster_id), beside),
         })
     }
 
@@ -223,9 +269,14 @@ impl KeyValues {
     }
 }
 
-enum Evaluated {
+enum Evaluated<T> {
     Refused(Outcome),
-    Drafted(Outcome, Draft),
+    Drafted(Outcome, Draft, Beside<T>),
+}
+
+/// What was read of a tree must not change until the commit, and no compare says so.
+fn reads_trees(ops: &[KvOp]) -> bool {
+    ops.iter().any(|op| matches!(op, KvOp::GetTree(_)))
 }
 
 impl Outcome {

@@ -24,7 +24,7 @@ mod op;
 mod view;
 
 pub use self::entry::{Entry, KV_PREFIX, StoredEntry, kv_key};
-pub use self::keeper::{KeyValues, KvError};
+pub use self::keeper::{Beside, KeyValues, KvError};
 pub use self::op::{KvOp, KvResult, MAX_KEY_BYTES, MAX_OPS, MAX_VALUE_BYTES, OpError, Outcome};
 pub use self::view::KvView;
 

@@ -143,6 +143,8 @@ impl KvOp {
 /// A key as an operation found or left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KvResult {
+    /// Which operation it is of, from 0.
+    pub op: usize,
     /// The key.
     pub key: Bytes,
     /// Its entry.

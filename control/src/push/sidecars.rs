@@ -196,7 +196,8 @@ impl Sidecars {
         index.all.values().filter(|sidecar| is_open(sidecar) && is_meant(sidecar)).cloned().collect()
     }
 
-    /// Instances of these services that have no open stream.
+    /// Instances that may go by older rules: those that are registered and have no stream, and those that fell silent and are
+    /// in no list any more, until their SVID has ended.
     pub fn not_connected(&self, destinations: &[Party]) -> Vec<NotConnected> {
         self.mirror.read(|view| {
             let index = self.index.read();
@@ -208,7 +209,7 @@ impl Sidecars {
             };
             let records = view.instances.values().map(|(record, _)| record);
             records
-                .filter(|record| !record.left && is_concerned(record))
+                .filter(|record| (!record.left || record.silent) && is_concerned(record))
                 .filter(|record| !index.by_instance.get(&record.id).is_some_and(|sidecar| is_open(sidecar)))
                 .map(|record| NotConnected { instance: record.id.clone(), since: rfc3339(record.state_since) })
                 .collect()

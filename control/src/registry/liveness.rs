@@ -9,6 +9,7 @@ use postern_names::InstanceId;
 use tokio::time::Instant;
 
 use super::{Registry, RegistrySettings};
+use crate::mirror::View;
 use crate::records::InstanceRecord;
 
 /// Writes of one sweep that are under way at the same time; the store commits them as groups.
@@ -66,6 +67,7 @@ impl Liveness {
 
 enum Step {
     Health(Box<InstanceRecord>, u64, bool),
+    SetAside(Box<InstanceRecord>, u64),
     Remove(InstanceId, u64),
 }
 
@@ -117,12 +119,25 @@ fn due(registry: &Registry, now: Instant, wall: SystemTime) -> Vec<Step> {
             }
             let gone_for = wall.duration_since(record.state_since).unwrap_or_default();
             let can_go = record.left || liveness.is_silent(&record.id, settings, now);
-            if !record.healthy && can_go && gone_for >= settings.removal && !registry.sets.contains(&record.service, &record.id) {
-                steps.push(Step::Remove(record.id.clone(), *revision));
+            let is_due = gone_for >= settings.removal && !registry.sets.contains(&record.service, &record.id);
+            if record.healthy || !can_go || !is_due {
+                continue;
+            }
+            let may_hold_rules = svid_end(view, record).is_some_and(|end| end > wall);
+            match (record.left, may_hold_rules) {
+                (false, true) => steps.push(Step::SetAside(Box::new(record.clone()), *revision)),
+                (true, true) if record.silent => {}
+                _ => steps.push(Step::Remove(record.id.clone(), *revision)),
             }
         }
         steps
     })
+}
+
+/// When the newest SVID of an instance ends; `None`: there is none that is still known.
+fn svid_end(view: &View, record: &InstanceRecord) -> Option<SystemTime> {
+    let lineage = view.lineages.get(&record.lineage)?;
+    view.issuances.get(&lineage.newest).map(|issuance| issuance.not_after)
 }
 
 async fn take(registry: &Registry, step: Step) {
@@ -131,6 +146,10 @@ async fn take(registry: &Registry, step: Step) {
             let word = if healthy { "healthy" } else { "critical" };
             tracing::info!(instance = %record.id, service = %record.service, "{word}");
             registry.write_health(*record, revision, healthy).await
+        }
+        Step::SetAside(record, revision) => {
+            tracing::info!(instance = %record.id, service = %record.service, "taken out of every list; its sidecar may still run");
+            registry.set_aside(*record, revision).await
         }
         Step::Remove(id, revision) => {
             tracing::info!(instance = %id, "forgotten");
@@ -161,6 +180,7 @@ mod tests {
             healthy,
             state_since: SystemTime::UNIX_EPOCH,
             left: false,
+            silent: false,
             tags: Vec::new(),
             weights: Default::default(),
             checks: Vec::new(),

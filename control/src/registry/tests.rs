@@ -1,6 +1,8 @@
+use postern_ca::Serial;
+
 use super::*;
 use crate::mirror::{Change, Observer, View};
-use crate::records::ClusterRecord;
+use crate::records::{ClusterRecord, IssuanceRecord, LineageRecord};
 use crate::store::MemoryStore;
 
 struct Refresh(Arc<EndpointSets>);
@@ -123,6 +125,45 @@ async fn silence_makes_critical_but_never_empties_a_set() {
     assert_eq!(rig.set(), ["db-2"], "time empties nothing");
     rig.registry.leave(&"db-2".parse().unwrap(), Vec::new()).await.unwrap();
     assert!(rig.set().is_empty(), "a goodbye may");
+}
+
+#[tokio::test]
+async fn a_silent_instance_is_in_no_list_and_remembered_until_its_svid_ends() {
+    let store = store().await;
+    let (serial, not_after) = (Serial::random().unwrap(), SystemTime::now() + Duration::from_secs(4));
+    let lineage = LineageRecord {
+        lineage: "lineage".into(),
+        service: db(),
+        instance: "db-1".parse().unwrap(),
+        token_id: "t".into(),
+        newest: serial,
+        revoked: false,
+        forked: false,
+    };
+    let issuance = IssuanceRecord {
+        serial,
+        id: "spiffe://example.org/ns/default/dc/dc1/svc/db".into(),
+        service: db(),
+        instance: "db-1".parse().unwrap(),
+        lineage: "lineage".into(),
+        replaces: None,
+        not_after,
+        key_hash: String::new(),
+        used: true,
+        chain: Vec::new(),
+    };
+    let txn = Txn::new()
+        .then(Op::put(records::lineage_key("lineage"), records::encode(&lineage).unwrap()))
+        .then(Op::put(records::issuance_key(&serial), records::encode(&issuance).unwrap()));
+    store.txn(txn).await.unwrap();
+    let rig = rig(store, quick()).await;
+    rig.registry.register(&db(), "lineage", &registration("db-1", false)).await.unwrap();
+    rig.registry.register(&db(), "other", &registration("db-2", false)).await.unwrap();
+    let record = |rig: &Rig| rig.mirror.read(|view| view.instances.get("db-1").map(|(record, _)| record.clone()));
+    rig.until("it is in no list", |rig| record(rig).is_some_and(|record| record.left && record.silent)).await;
+    rig.until("one without an SVID is forgotten", |rig| rig.health("db-2").is_none()).await;
+    rig.until("its SVID has ended", |rig| record(rig).is_none()).await;
+    assert!(SystemTime::now() >= not_after);
 }
 
 #[tokio::test]

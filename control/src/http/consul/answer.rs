@@ -21,11 +21,7 @@ impl Answer {
     /// # Errors
     /// 500 where the value cannot be JSON; none of ours is one such.
     pub fn json(call: &Call, value: &impl Serialize) -> Result<Self, ConsulError> {
-        let mut body = if call.pretty { pretty(value) } else { serde_json::to_vec(value) }.map_err(ConsulError::internal)?;
-        if call.pretty {
-            body.push(b'\n');
-        }
-        Ok(Self::bytes(call, "application/json", body))
+        Ok(Self::bytes(call, "application/json", json(call, value)?))
     }
 
     /// 200 with a body of another type.
@@ -79,6 +75,18 @@ impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         self.response
     }
+}
+
+/// The bytes of a value, indented where the call asked for it.
+///
+/// # Errors
+/// 500 where the value cannot be JSON; none of ours is one such.
+pub fn json(call: &Call, value: &impl Serialize) -> Result<Vec<u8>, ConsulError> {
+    let mut body = if call.pretty { pretty(value) } else { serde_json::to_vec(value) }.map_err(ConsulError::internal)?;
+    if call.pretty {
+        body.push(b'\n');
+    }
+    Ok(body)
 }
 
 /// As Consul indents it: by four spaces.

@@ -11,9 +11,10 @@ use data_encoding::HEXLOWER;
 use serde::Serialize;
 
 use super::super::Api;
-use super::answer::Answer;
+use super::answer::{Answer, json};
 use super::call::Call;
 use super::error::ConsulError;
+use super::renderings::{Asked, Rendering};
 use crate::mirror::{Topic, View};
 
 /// How long a query that finds no place to wait is held all the same.
@@ -25,29 +26,67 @@ const CROWDED: Duration = Duration::from_secs(1);
 /// `ask` gives the index of what is asked: it must be above 0, must not go down, and must rise with each change that the
 /// answer shows. `topics` are woken by every change that could raise it.
 pub async fn by_index<T>(api: &Api, call: &Call, topics: &[Topic], mut ask: impl FnMut(&View) -> (u64, T)) -> (u64, T) {
+    let mut newest = None;
+    wait(api, call, topics, |view| {
+        let (index, value) = ask(view);
+        // Whoever waits holds no answer that is out of date when the wait ends.
+        newest = (index > call.index).then_some((index, value));
+        index
+    })
+    .await;
+    match newest {
+        Some(newest) => newest,
+        None => api.mirror.read(ask),
+    }
+}
+
+/// As [`by_index`], for answers that many wait for: one rendering serves all who asked for the same and may see the same.
+/// `render` is asked once a change for all of them, and what it gives is held once.
+///
+/// # Errors
+/// Those of `render`.
+pub async fn shared<T: Serialize>(
+    api: &Api,
+    call: &Call,
+    topics: &[Topic],
+    index_of: impl Fn(&View) -> u64,
+    render: impl Fn(&View) -> Result<T, ConsulError>,
+) -> Result<Answer, ConsulError> {
+    let place = api.renderings.place(Asked::of(call));
+    let index = wait(api, call, topics, &index_of).await;
+    let rendering = place.get(index, || {
+        let (index, value) = api.mirror.read(|view| (index_of(view), render(view)));
+        Ok(Rendering { index, body: json(call, &value?)?.into() })
+    });
+    let rendering = rendering.await?;
+    Ok(Answer::bytes(call, "application/json", rendering.body.clone()).at(rendering.index))
+}
+
+/// Waits until there is a newer index than the call's, at most for its `wait`; gives the last one.
+async fn wait(api: &Api, call: &Call, topics: &[Topic], mut index_of: impl FnMut(&View) -> u64) -> u64 {
     if call.index == 0 {
-        return api.mirror.read(&mut ask);
+        return api.mirror.read(&mut index_of);
     }
     let waiting = api.mirror.topics().wait_for(topics);
-    let (mut index, mut value) = api.mirror.read(&mut ask);
+    let mut index = api.mirror.read(&mut index_of);
     let Some(mut waiting) = waiting else {
         // Too many wait already: it may ask again, but not at once.
         crowded(api).await;
-        return api.mirror.read(&mut ask);
+        return api.mirror.read(&mut index_of);
     };
     if call.index > index.max(api.mirror.revision()) {
         // From before a restore, and ahead of everything: whoever shows it begins anew.
-        return (index, value);
+        return index;
     }
     let mut patience = std::pin::pin!(end_of_patience(api, call));
     while index <= call.index {
         tokio::select! {
             biased;
             () = &mut patience => break,
-            () = waiting.changed() => (index, value) = api.mirror.read(&mut ask),
+            () = waiting.changed() => index = api.mirror.read(&mut index_of),
         }
     }
-    (index, value)
+    index
 }
 
 /// Asks until the content has another hash than the call says, at most for the call's `wait`.
@@ -64,17 +103,18 @@ pub async fn by_hash<T: Serialize>(
     if call.hash.is_some() && waiting.is_none() {
         crowded(api).await;
     }
-    let mut content = Hashed::of(api.mirror.read(&mut ask))?;
     if let Some(mut waiting) = waiting {
         let mut patience = std::pin::pin!(end_of_patience(api, call));
-        while call.hash.as_deref() == Some(&content.hash) {
+        // What is out of date when the wait ends is not held.
+        while call.hash == Some(Hashed::of(api.mirror.read(&mut ask))?.hash) {
             tokio::select! {
                 biased;
                 () = &mut patience => break,
-                () = waiting.changed() => content = Hashed::of(api.mirror.read(&mut ask))?,
+                () = waiting.changed() => {}
             }
         }
     }
+    let content = Hashed::of(api.mirror.read(&mut ask))?;
     let mut value = serde_json::to_value(&content.value).map_err(ConsulError::internal)?;
     // Some answers have the hash in them, too.
     if let Some(place) = value.get_mut("ContentHash") {

@@ -66,7 +66,7 @@ pub struct Call {
 }
 
 /// The parameters of a query, decoded.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
 pub struct Params(Vec<(Vec<u8>, Vec<u8>)>);
 
 impl Params {
@@ -96,6 +96,13 @@ impl Params {
     /// Its first value, where it is text; empty where it has none.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.bytes(name).and_then(|value| std::str::from_utf8(value).ok())
+    }
+
+    /// Those that are not among these.
+    #[must_use]
+    pub fn without(&self, names: &[&str]) -> Self {
+        let is_kept = |(name, _): &&(Vec<u8>, Vec<u8>)| !names.iter().any(|other| name == other.as_bytes());
+        Self(self.0.iter().filter(is_kept).cloned().collect())
     }
 
     /// All its values that are text.

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::super::{Api, Shared};
 use super::agent::definition::{ServiceForm, audited, check_record, read_json};
 use super::answer::Answer;
-use super::blocking::by_index;
+use super::blocking::shared;
 use super::call::Call;
 use super::error::ConsulError;
 use super::shape::{self, Selection, may_see_node, may_see_service, service_name};
@@ -45,22 +45,21 @@ async fn datacenters(State(api): Shared, call: Call) -> Result<Answer, ConsulErr
 async fn nodes(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
     call.require(Access::List, Resource::Node(""))?;
     let selection = Selection::of(&call)?;
-    let found = by_index(&api, &call, &[Topic::Catalog], |view| {
+    let index = |view: &View| view.catalog.revision();
+    shared(&api, &call, &[Topic::Catalog], index, |view| {
         let nodes = catalog(&api, view).nodes();
         let wanted = nodes.iter().filter(|node| may_see_node(&call, &node.name) && selection.wants_node(node));
         let written = wanted.map(|node| shape::node(node, datacenter(view))).collect();
-        (view.catalog.revision(), selection.filtered(written))
-    });
-    shape::list(&call, found.await)
+        selection.filtered(written)
+    })
+    .await
 }
 
 async fn services(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
     call.require(Access::List, Resource::Service(""))?;
     let selection = Selection::of(&call)?;
-    let (index, services) =
-        by_index(&api, &call, &[Topic::Catalog], |view| (view.catalog.revision(), services_of(&api, &call, view, &selection)))
-            .await;
-    Ok(Answer::json(&call, &services?)?.at(index))
+    let index = |view: &View| view.catalog.revision();
+    shared(&api, &call, &[Topic::Catalog], index, |view| services_of(&api, &call, view, &selection)).await
 }
 
 fn services_of(
@@ -104,7 +103,8 @@ async fn instances(api: &Api, call: &Call, prefix: &str, wanted: impl Fn(&Entry)
         return Ok(Answer::json(call, &Value::Array(Vec::new()))?.at(api.mirror.read(|view| view.catalog.revision())));
     };
     let topics = [Topic::Service(name.clone())];
-    let found = by_index(api, call, &topics, |view| {
+    let index = |view: &View| view.catalog.revision_of(&name);
+    shared(api, call, &topics, index, |view| {
         let catalog = catalog(api, view);
         let entries = catalog.entries_of(&name);
         let entries = entries.iter().filter(|entry| wanted(entry) && selection.wants_tags(entry));
@@ -112,9 +112,9 @@ async fn instances(api: &Api, call: &Call, prefix: &str, wanted: impl Fn(&Entry)
             let node = catalog.node(&entry.node).filter(|node| may_see_node(call, &node.name) && selection.wants_node(node))?;
             Some(shape::catalog_service(entry, &node, datacenter(view)))
         });
-        (view.catalog.revision_of(&name), selection.filtered(written.collect()))
-    });
-    shape::list(call, found.await)
+        selection.filtered(written.collect())
+    })
+    .await
 }
 
 async fn node(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
@@ -141,16 +141,16 @@ async fn on_node(
     let name = call.name_after(prefix, "node name")?;
     call.require(Access::Read, Resource::Node(&name))?;
     let selection = Selection::of(call)?;
-    let (index, written) = by_index(api, call, &[Topic::Catalog], |view| {
+    let index = |view: &View| view.catalog.revision();
+    shared(api, call, &[Topic::Catalog], index, |view| {
         let catalog = catalog(api, view);
         let node = catalog.node(&name).map(|node| shape::node(&node, datacenter(view)));
         let entries = catalog.entries_on(&name);
         let seen = entries.iter().filter(|entry| may_see_service(call, entry.service.as_str()));
         let services = selection.filtered(seen.map(shape::node_service).collect());
-        (view.catalog.revision(), services.map(|services| write(node, services)))
+        services.map(|services| write(node, services))
     })
-    .await;
-    Ok(Answer::json(call, &written?)?.at(index))
+    .await
 }
 
 /// What `catalog/register` takes: a node, an instance on it, and checks that somebody else runs.

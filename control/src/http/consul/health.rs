@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use super::super::{Api, Shared};
 use super::answer::Answer;
-use super::blocking::by_index;
+use super::blocking::shared;
 use super::call::Call;
 use super::catalog::{catalog, datacenter};
 use super::error::ConsulError;
 use super::shape::{self, Selection, may_see_check, may_see_node, service_name};
 use crate::acl::{Access, Resource};
-use crate::mirror::Topic;
+use crate::mirror::{Topic, View};
 use crate::registry::catalog::Entry;
 
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -32,12 +32,13 @@ async fn node(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
     let name = call.name_after("/v1/health/node/", "node name")?;
     call.require(Access::Read, Resource::Node(&name))?;
     let selection = Selection::of(&call)?;
-    let found = by_index(&api, &call, &[Topic::Catalog], |view| {
+    let index = |view: &View| view.catalog.revision();
+    shared(&api, &call, &[Topic::Catalog], index, |view| {
         let checks = catalog(&api, view).checks_on(&name);
         let seen = checks.iter().filter(|check| may_see_check(&call, check));
-        (view.catalog.revision(), selection.filtered(seen.map(shape::check).collect()))
-    });
-    shape::list(&call, found.await)
+        selection.filtered(seen.map(shape::check).collect())
+    })
+    .await
 }
 
 async fn checks(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
@@ -46,16 +47,17 @@ async fn checks(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
     let selection = Selection::of(&call)?;
     let Some(name) = service_name(&name) else { return nothing(&api, &call) };
     let topics = [Topic::Service(name.clone())];
-    let found = by_index(&api, &call, &topics, |view| {
+    let index = |view: &View| view.catalog.revision_of(&name);
+    shared(&api, &call, &topics, index, |view| {
         let catalog = catalog(&api, view);
         let entries = catalog.entries_of(&name);
         let on_wanted = entries.iter().filter(|entry| {
             catalog.node(&entry.node).is_some_and(|node| may_see_node(&call, &node.name) && selection.wants_node(&node))
         });
         let checks = on_wanted.flat_map(|entry| catalog.own_checks_of(entry)).map(|check| shape::check(&check)).collect();
-        (view.catalog.revision_of(&name), selection.filtered(checks))
-    });
-    shape::list(&call, found.await)
+        selection.filtered(checks)
+    })
+    .await
 }
 
 async fn service(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
@@ -73,7 +75,8 @@ async fn instances(api: &Api, call: &Call, prefix: &str, wanted: impl Fn(&Entry)
     let only_passing = only_passing(call)?;
     let Some(name) = service_name(&name) else { return nothing(api, call) };
     let topics = [Topic::Service(name.clone())];
-    let found = by_index(api, call, &topics, |view| {
+    let index = |view: &View| view.catalog.revision_of(&name);
+    shared(api, call, &topics, index, |view| {
         let catalog = catalog(api, view);
         let entries = catalog.entries_of(&name);
         let entries = entries.iter().filter(|entry| wanted(entry) && selection.wants_tags(entry));
@@ -87,9 +90,9 @@ async fn instances(api: &Api, call: &Call, prefix: &str, wanted: impl Fn(&Entry)
             let node = shape::node(&node, datacenter(view));
             Some(json!({ "Node": node, "Service": shape::node_service(entry), "Checks": checks }))
         });
-        (view.catalog.revision_of(&name), selection.filtered(written.collect()))
-    });
-    shape::list(call, found.await)
+        selection.filtered(written.collect())
+    })
+    .await
 }
 
 /// `?passing`, with or without a boolean.
@@ -109,15 +112,16 @@ async fn state(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
         return Err(ConsulError::bad_request(format!("Invalid check state {wanted:?}: write any, passing, warning or critical")));
     }
     let selection = Selection::of(&call)?;
-    let found = by_index(&api, &call, &[Topic::Catalog], |view| {
+    let index = |view: &View| view.catalog.revision();
+    shared(&api, &call, &[Topic::Catalog], index, |view| {
         let catalog = catalog(&api, view);
         let nodes = catalog.nodes();
         let checks = nodes.iter().filter(|node| selection.wants_node(node)).flat_map(|node| catalog.checks_on(&node.name));
         let checks = checks.filter(|check| wanted == "any" || check.status.as_str() == wanted);
         let seen = checks.filter(|check| may_see_check(&call, check));
-        (view.catalog.revision(), selection.filtered(seen.map(|check| shape::check(&check)).collect()))
-    });
-    shape::list(&call, found.await)
+        selection.filtered(seen.map(|check| shape::check(&check)).collect())
+    })
+    .await
 }
 
 fn nothing(api: &Api, call: &Call) -> Result<Answer, ConsulError> {

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `call`, `body`, `fields` | what a request says |
 //! | `answer`, `error` | how it is answered |
-//! | `blocking` | answers that wait for something newer |
+//! | `blocking`, `renderings` | answers that wait for something newer, each made once for all who wait for it |
 //! | `filter`, `shape` | `?filter=`, and how nodes, instances and checks are written |
 //! | `agent`, `catalog`, `health` | what can be found, and what registers |
 //! | `absent` | what Consul has and is not here: 501 |
@@ -34,6 +34,7 @@ mod intentions;
 mod kv;
 mod operator;
 mod query;
+pub mod renderings;
 mod session;
 mod shape;
 mod snapshot;

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 
 use axum::body::Body;
 use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
 use postern_api::consul::duration;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::super::auth::credential_of_consul;
 use super::super::{Api, Shared};
 use super::answer::Answer;
 use super::body::Json;
@@ -61,12 +63,19 @@ pub(super) async fn list(State(api): Shared, call: Call) -> Result<Answer, Consu
 }
 
 /// `POST /v1/query`
-pub(super) async fn create(State(api): Shared, call: Call, Json(body): Json) -> Result<Answer, ConsulError> {
+pub(super) async fn create(
+    State(api): Shared,
+    call: Call,
+    uri: Uri,
+    headers: HeaderMap,
+    Json(body): Json,
+) -> Result<Answer, ConsulError> {
     call.require(Access::Write, Resource::Query(&body.text("Name")?))?;
     if !body.text("ID")?.is_empty() {
         return Err(ConsulError::bad_request("ID must be empty when creating a new prepared query"));
     }
-    let id = api.queries.create(read(&api, &body)?, &call.author).await?;
+    let shown = credential_of_consul(&uri, &headers);
+    let id = api.queries.create(read(&api, &body, shown.as_deref())?, &call.author).await?;
     Answer::json(&call, &json!({ "ID": id }))
 }
 
@@ -78,10 +87,17 @@ pub(super) async fn get(State(api): Shared, call: Call) -> Result<Answer, Consul
 }
 
 /// `PUT /v1/query/{id}`
-pub(super) async fn set(State(api): Shared, call: Call, Json(body): Json) -> Result<Answer, ConsulError> {
+pub(super) async fn set(
+    State(api): Shared,
+    call: Call,
+    uri: Uri,
+    headers: HeaderMap,
+    Json(body): Json,
+) -> Result<Answer, ConsulError> {
     let (before, _) = by_id(&api, &call, Access::Write)?;
     call.require(Access::Write, Resource::Query(&body.text("Name")?))?;
-    let query = QueryRecord { id: before.id, ..read(&api, &body)? };
+    let shown = credential_of_consul(&uri, &headers);
+    let query = QueryRecord { id: before.id, ..read(&api, &body, shown.as_deref())? };
     api.queries.set(query, &call.author).await?;
     Ok(Answer::bytes(&call, "application/json", Body::empty()))
 }
@@ -147,8 +163,8 @@ fn answering(api: &Api, call: &Call, suffix: &str) -> Result<(QueryRecord, u64),
     Ok((rendered(&query, name)?, revision))
 }
 
-/// The query that a body says.
-fn read(api: &Api, body: &Fields) -> Result<QueryRecord, ConsulError> {
+/// The query that a body says. Libraries write the token that they show into it: it is not kept.
+fn read(api: &Api, body: &Fields, shown: Option<&str>) -> Result<QueryRecord, ConsulError> {
     let none = |field: &str, given: bool, why: &str| match given {
         true => Err(ConsulError::bad_request(format!("{field} has no counterpart: {why}"))),
         false => Ok(()),
@@ -156,7 +172,12 @@ fn read(api: &Api, body: &Fields) -> Result<QueryRecord, ConsulError> {
     let service = body.object("Service")?;
     let failover = service.object("Failover")?;
     none("Session", !body.text("Session")?.is_empty(), "a query stays until it is deleted; leave it out")?;
-    none("Token", !body.text("Token")?.is_empty(), "no secret is kept; whoever carries a query out shows its own token")?;
+    let token = body.text("Token")?;
+    none(
+        "Token",
+        !token.is_empty() && Some(token.as_str()) != shown,
+        "no secret is kept; whoever carries a query out shows its own token",
+    )?;
     none("Service.Peer", !service.text("Peer")?.is_empty(), "there is no peering with other clusters; leave it out")?;
     none("Service.SamenessGroup", !service.text("SamenessGroup")?.is_empty(), "there is no peering; leave it out")?;
     none("Service.Failover.NearestN", failover.number("NearestN")? > 0, "there is one datacenter; leave it out")?;

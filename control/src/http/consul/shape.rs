@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use postern_names::ServiceName;
 use serde_json::{Map, Value, json};
 
-use super::answer::Answer;
 use super::call::Call;
 use super::error::ConsulError;
 use super::filter::Filter;
@@ -234,14 +233,6 @@ pub fn may_see_check(call: &Call, check: &Check) -> bool {
         "" => may_see_node(call, &check.node),
         service => may_see_service(call, service),
     }
-}
-
-/// A list that can be waited for.
-///
-/// # Errors
-/// Those of making it.
-pub fn list(call: &Call, (index, entries): (u64, Result<Vec<Value>, ConsulError>)) -> Result<Answer, ConsulError> {
-    Ok(Answer::json(call, &entries?)?.at(index))
 }
 
 /// The name of a service; one that cannot be a name here has no instances.

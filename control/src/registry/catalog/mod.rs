@@ -4,6 +4,7 @@
 //! Connect-native). One without stands at the address that it was registered with.
 
 mod entry;
+pub mod operations;
 mod register;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,6 +164,13 @@ impl<'a> Catalog<'a> {
             modify: revisions.iter().max().copied().unwrap_or(1),
             ..self.described(name, Some(node))
         })
+    }
+
+    /// A node by a record that is not stored yet.
+    fn node_of(&self, record: &NodeRecord, modify: u64) -> Node {
+        let NodeRecord { node, id, address, tagged_addresses, meta, created_in } = record.clone();
+        let id = if id.is_empty() { self.id_of(&node) } else { id };
+        Node { name: node, id, address, tagged_addresses, meta, create: created_in.unwrap_or(modify), modify }
     }
 
     fn described(&self, name: &str, node: Option<&NodeView>) -> Node {

@@ -281,7 +281,7 @@ fn keys_of(view: &View, name: &str, leaving: Leaving<'_>) -> Vec<RecordKey> {
 }
 
 /// What a sidecar registers is told by nobody else.
-fn refuse_sidecar(view: &View, record: &RegisteredRecord) -> Result<(), RegisterError> {
+pub(super) fn refuse_sidecar(view: &View, record: &RegisteredRecord) -> Result<(), RegisterError> {
     let instance = record.id.parse::<InstanceId>().ok().and_then(|id| view.instances.get(&id));
     match instance {
         Some((instance, _)) if instance.node_name() == record.node && !instance.left => Err(RegisterError::Invalid(format!(
@@ -292,7 +292,7 @@ fn refuse_sidecar(view: &View, record: &RegisteredRecord) -> Result<(), Register
     }
 }
 
-fn validate(registering: &Registering) -> Result<(), RegisterError> {
+pub(super) fn validate(registering: &Registering) -> Result<(), RegisterError> {
     if let Some(NodeRecord { node, address, meta, tagged_addresses, id, .. }) = &registering.node {
         name("node", node)?;
         name("address of the node", address)?;

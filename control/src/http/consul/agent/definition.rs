@@ -77,6 +77,11 @@ struct LocalityForm {
 }
 
 impl ServiceForm {
+    /// An instance of which only the service is said.
+    pub fn named(service: &str) -> Self {
+        Self { service: service.to_owned(), ..Self::default() }
+    }
+
     /// The name of the service.
     pub fn name(&self) -> &str {
         if self.name.is_empty() { &self.service } else { &self.name }
