@@ -7,6 +7,7 @@ pub mod intention;
 pub mod kv;
 pub mod plain;
 pub mod proxy;
+pub mod seen;
 pub mod service_config;
 pub mod snapshot;
 pub mod template;
@@ -75,9 +76,9 @@ Say who may call whom:
 See what happens:
   status      The control plane and every instance
   doctor      What is wrong, and what to do
-  tail        Calls as they are decided (not built yet)
-  top         Who calls whom how much, live (not built yet)
-  graph       Services and their calls as a graph (not built yet)
+  tail        Calls as they are decided
+  top         Who calls whom how much, live
+  graph       Services and their calls as a graph
 
 More:
   kv          Key-value store
@@ -134,12 +135,12 @@ pub enum Command {
     Snapshot(snapshot::SnapshotArgs),
     /// The control plane and every instance
     Status(OutputArgs),
-    /// Calls as they are decided (not built yet)
-    Tail(unbuilt::Rest),
-    /// Who calls whom how much, live (not built yet)
-    Top(unbuilt::Rest),
-    /// Services and their calls as a graph (not built yet)
-    Graph(unbuilt::Rest),
+    /// Calls as they are decided
+    Tail(seen::TailArgs),
+    /// Who calls whom how much, live
+    Top(seen::TopArgs),
+    /// Services and their calls as a graph
+    Graph(seen::GraphArgs),
     /// What is wrong, and what to do; exit code 1 when something hurts now
     Doctor(OutputArgs),
     /// Take over what another system has

@@ -2,6 +2,7 @@
 //! and turns its errors into ours.
 
 mod connection;
+mod events;
 mod find;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::credential::Secret;
 use crate::outcome::Failure;
 use connection::Sender;
 pub use connection::Target;
+pub use events::{Event, Events};
 pub use find::{Finder, target};
 
 /// The longest answer that is read.
@@ -170,6 +172,18 @@ impl Client {
         self.exchange(method, path, body, wait + PATIENCE).await
     }
 
+    /// Asks for a stream of events. The connection is theirs from then on.
+    pub async fn events(mut self, path: &str) -> Result<Events, Failure> {
+        let answer = tokio::time::timeout(PATIENCE, self.respond(Method::GET, path, None)).await;
+        let answer = answer.map_err(|_| Failure::new(format!("no answer from the control plane at {}", self.target)))??;
+        let (parts, body) = answer.into_parts();
+        if !parts.status.is_success() {
+            let body = Limited::new(body, 1 << 20).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            return Err(self.refusal(&Reply { status: parts.status, headers: parts.headers, body }));
+        }
+        Ok(Events::new(self.sender, body))
+    }
+
     /// The document in an answer that is no refusal.
     pub fn document<T: DeserializeOwned>(&self, answer: &Reply) -> Result<T, Failure> {
         if !answer.status.is_success() {
@@ -204,21 +218,8 @@ impl Client {
     ) -> Result<Reply, Failure> {
         let place = self.target.to_string();
         let lost = |why: String| Failure::new(format!("no answer from the control plane at {place}: {why}"));
-        if self.sender.is_closed() || self.sender.ready().await.is_err() {
-            self.sender = self.target.connect().await.map_err(|error| match self.target.cure(&error) {
-                Some(cure) => lost(error.to_string()).cure(cure),
-                None => lost(error.to_string()),
-            })?;
-        }
-        let is_plain = matches!(self.target, Target::Http { .. });
-        let broken = |error: hyper::Error| match error.is_parse() && is_plain {
-            true => lost(format!("it does not speak plain HTTP ({error})")).cure("if it is HTTPS, write https://"),
-            false => lost(error.to_string()),
-        };
-        let request = self.request(method, path, body)?;
         let exchange = async {
-            let response: Response<Incoming> = self.sender.send_request(request).await.map_err(broken)?;
-            let (parts, body) = response.into_parts();
+            let (parts, body) = self.respond(method, path, body).await?.into_parts();
             let body = Limited::new(body, ANSWER_LIMIT).collect().await.map_err(|error| lost(error.to_string()))?.to_bytes();
             Ok(Reply { status: parts.status, headers: parts.headers, body })
         };
@@ -226,6 +227,24 @@ impl Client {
             Ok(result) => result,
             Err(_) => Err(lost(format!("it took longer than {}", crate::duration::text(patience)))),
         }
+    }
+
+    /// Sends a request and gives the answer as soon as it begins.
+    async fn respond(&mut self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Response<Incoming>, Failure> {
+        let place = self.target.to_string();
+        let lost = |why: String| Failure::new(format!("no answer from the control plane at {place}: {why}"));
+        if self.sender.is_closed() || self.sender.ready().await.is_err() {
+            self.sender = self.target.connect().await.map_err(|error| match self.target.cure(&error) {
+                Some(cure) => lost(error.to_string()).cure(cure),
+                None => lost(error.to_string()),
+            })?;
+        }
+        let is_plain = matches!(self.target, Target::Http { .. });
+        let request = self.request(method, path, body)?;
+        self.sender.send_request(request).await.map_err(|error| match error.is_parse() && is_plain {
+            true => lost(format!("it does not speak plain HTTP ({error})")).cure("if it is HTTPS, write https://"),
+            false => lost(error.to_string()),
+        })
     }
 
     fn request(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Request<Full<Bytes>>, Failure> {

@@ -100,6 +100,7 @@ pub fn judge(
         suggestion_why: remedy.as_ref().map(|remedy| remedy.why.clone()),
         suggested: remedy.and_then(|remedy| remedy.intention),
         held: None,
+        recent: Vec::new(),
         notes: notes.into_iter().collect(),
     }
 }

@@ -3,6 +3,7 @@
 mod issued;
 mod process;
 mod store;
+mod traffic;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -16,6 +17,7 @@ use prometheus::{
 
 pub use self::issued::IssuedCounter;
 pub use self::store::MeteredStore;
+use crate::edges::TrafficCounts;
 use crate::identity::IdentityCounts;
 use crate::push::PushStats;
 use crate::service_config::jwks::KeyStatus;
@@ -37,6 +39,7 @@ pub struct Metrics {
     push_counters: [(IntCounter, Reader); 7],
     refused: [(IntCounter, CountReader); 3],
     jwks_age: GaugeVec,
+    traffic: traffic::TrafficMetrics,
     process: process::Process,
 }
 
@@ -122,6 +125,7 @@ impl Metrics {
                     &["provider"],
                 ),
             )?,
+            traffic: traffic::TrafficMetrics::new(&registry)?,
             process: process::Process::new(&registry)?,
             registry,
         };
@@ -191,6 +195,11 @@ impl Metrics {
             let age = now.duration_since(read_at).unwrap_or_default();
             self.jwks_age.with_label_values(&[provider.as_str()]).set(age.as_secs_f64());
         }
+    }
+
+    /// Takes in what was seen of calls.
+    pub fn observe_traffic(&self, counts: &TrafficCounts) {
+        self.traffic.observe(counts);
     }
 
     fn set_ca_expiry(&self, ca: &str, not_after: &str) {
@@ -294,8 +303,12 @@ mod tests {
         metrics.http_request("/v1/mesh", 200);
         metrics.svid_issued(&"web".parse().unwrap());
         metrics.observe(7, 2, &PushStats::default(), (&IdentityCounts::default(), &authority()));
+        metrics.observe_traffic(&TrafficCounts { edges: 3, left_out: 4, ..TrafficCounts::default() });
         let text = metrics.render().unwrap();
         for expected in [
+            "postern_control_edges 3",
+            "postern_control_edges_left_out_total 4",
+            "postern_control_followers 0",
             "postern_control_sidecars 2",
             "postern_control_push_seconds_count 0",
             "postern_control_svids_issued_total{result=\"issued\",service=\"web\"} 1",

@@ -19,7 +19,7 @@ use crate::acl::Accounts;
 use crate::audit::{AuditSettings, AuditWriter, spawn_writer};
 use crate::dns::{self, DnsError, DnsListen, DnsListener, DnsServer};
 use crate::doctor::Surroundings;
-use crate::edges::Traffic;
+use crate::edges::{KEEP_EVERY, Traffic};
 use crate::events::Events;
 use crate::grpc::{self, GrpcConfig, GrpcError, GrpcServer, GrpcSettings};
 use crate::http::certificate::{CertificateSlot, Reachable};
@@ -201,7 +201,7 @@ impl Control {
         }
         let audit = spawn_writer(Arc::clone(&store), data_dir.audit(), AuditSettings::default());
         let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), Arc::clone(&seal));
-        let traffic = Traffic::start();
+        let traffic = Traffic::start(Arc::clone(&store), keep_every(settings)).await?;
         let mesh = start_mesh(settings, &store, &mirror, &keys, &traffic, &identity, &metrics);
         mesh.follow_bundle(identity.bundle_changes());
         let policy = Arc::new(Policy::new(Arc::clone(&store), Arc::clone(&mirror), mesh.sidecars()));
@@ -276,6 +276,8 @@ impl Control {
         if tokio::time::timeout(deadline + Duration::from_secs(1), serving).await.is_err() {
             tracing::warn!(?deadline, "not everything ended in time");
         }
+        // After the last sidecar told its last.
+        mesh.traffic().stop().await;
         // Ends its upkeep; nobody else holds it any more.
         drop(identity);
         audit.stop().await;
@@ -373,6 +375,11 @@ fn identity_settings(settings: &Settings) -> IdentitySettings {
         upkeep: (settings.svid_ttl / 10).clamp(Duration::from_millis(200), Duration::from_secs(10)),
         ..IdentitySettings::default()
     }
+}
+
+/// Tests need not wait for a minute.
+fn keep_every(settings: &Settings) -> Duration {
+    if settings.test_periods { Duration::from_secs(1) } else { KEEP_EVERY }
 }
 
 fn session_settings(settings: &Settings) -> SessionSettings {

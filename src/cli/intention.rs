@@ -171,6 +171,8 @@ pub enum IntentionCommand {
     Deny(SetArgs),
     /// Let calls through, and tell which would be denied
     Audit(SetArgs),
+    /// Calls that audit let through and that would be denied: exit code 0 none, 1 some
+    Audited(super::seen::AuditedArgs),
     /// Every intention, highest precedence first
     List,
     /// The permanent and the temporary intention of a pair

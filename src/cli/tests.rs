@@ -100,8 +100,13 @@ status
 status -o json
 tail
 tail --service web
+tail --source web --destination api --verdict deny,audit -o json --for 10s --max 3
 top
+top --service web --since 10m --sort p99 -o json
 graph
+graph -o dot --since 1h --destination api
+graph -o mermaid
+intention audited --since 1h --service api -o yaml
 doctor
 import consul --from http://127.0.0.1:8500 --from kv.json --consul-default allow --dry-run
 completions bash

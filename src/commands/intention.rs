@@ -1,5 +1,6 @@
 //! `meshctl intention`: who may call whom.
 
+mod audited;
 pub mod change;
 mod effects;
 mod file;
@@ -26,6 +27,7 @@ pub async fn intention(args: IntentionArgs) -> Outcome {
         IntentionCommand::Allow(set) => change::set(&output, SetVerb::Allow, set).await,
         IntentionCommand::Deny(set) => change::set(&output, SetVerb::Deny, set).await,
         IntentionCommand::Audit(set) => change::set(&output, SetVerb::Audit, set).await,
+        IntentionCommand::Audited(args) => audited::audited(&output, args).await,
         IntentionCommand::Delete { pair, temporary, change } => change::delete(&output, pair, temporary, change).await,
         IntentionCommand::Default { policy, change } => change::default(&output, policy.into(), change).await,
         IntentionCommand::List => list(&output).await,

@@ -7,6 +7,7 @@ mod control;
 mod demo_service;
 mod dev;
 mod doctor;
+mod graph;
 mod import;
 mod input_file;
 mod intention;
@@ -14,12 +15,15 @@ mod kv;
 mod proxy;
 mod reference;
 mod run;
+mod seen;
 mod service;
 mod serving;
 mod snapshot;
 mod status;
+mod tail;
 mod tether;
 mod token;
+mod top;
 mod unbuilt;
 
 use std::ffi::OsString;
@@ -88,9 +92,9 @@ fn dispatch(loaded: Loaded, arguments: Vec<OsString>) -> Outcome {
         Command::Acl(args) => ask(acl::acl(args)),
         Command::Job(args) => unbuilt::unbuilt(&format!("`meshctl job {}`", args.command.word())),
         Command::Snapshot(args) => ask(snapshot::snapshot(args)),
-        Command::Tail(_) => unbuilt::unbuilt("`meshctl tail`"),
-        Command::Top(_) => unbuilt::unbuilt("`meshctl top`"),
-        Command::Graph(_) => unbuilt::unbuilt("`meshctl graph`"),
+        Command::Tail(args) => ask(tail::tail(args)),
+        Command::Top(args) => ask(top::top(args)),
+        Command::Graph(args) => ask(graph::graph(args)),
         Command::Import(args) => ask(import::import(args)),
     }
 }

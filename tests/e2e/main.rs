@@ -54,5 +54,6 @@ mod templates;
 mod terminal;
 mod tour;
 mod tracing;
+mod traffic;
 mod transports;
 mod websocket;

@@ -317,6 +317,9 @@ pub struct Decided {
     /// What the sidecars that would judge the call hold; absent where a file was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<Held>,
+    /// The last decisions on calls of this pair that sidecars told, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recent: Vec<SeenDecision>,
     /// Things to know: no such service registered, sidecars behind, and so on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

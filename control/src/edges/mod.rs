@@ -9,11 +9,13 @@
 //! | `allowance` | how much one sidecar may tell |
 //! | `decision` | one call as it is told and as it is shown |
 //! | `lately` | the last decisions of each pair |
+//! | `kept` | edges as they are in the store |
 
 mod allowance;
 mod decision;
+mod kept;
 mod lately;
 mod traffic;
 
 pub use self::allowance::Allowance;
-pub use self::traffic::{Teller, Traffic, TrafficCounts};
+pub use self::traffic::{KEEP_EVERY, Teller, Traffic, TrafficCounts};

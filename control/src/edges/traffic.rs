@@ -1,23 +1,25 @@
 //! What was told of calls, in memory.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use postern_api::http::SeenDecision;
 use postern_api::seen::{self, MOST_DECISIONS, MOST_EDGES, MOST_OPEN, NotTaken};
 use postern_api::v1;
-use postern_edges::{By, Edge, Filter, Ledger, OpenKey, Selection, Sighting};
+use postern_edges::{By, Changed, Edge, Filter, Ledger, OpenKey, Selection, Sighting};
 use postern_names::{InstanceId, ServiceName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::allowance::Allowance;
-use super::decision;
 use super::lately::Lately;
+use super::{decision, kept};
+use crate::store::{MAX_OPS, MAX_TXN_BYTES, Op, Store, StoreError, Txn};
 
 /// Decisions that a follower may fall behind before it is told that it lagged.
 const FOLLOWER_BACKLOG: usize = 2_048;
@@ -25,6 +27,12 @@ const FOLLOWER_BACKLOG: usize = 2_048;
 const FOLLOWERS: usize = 100;
 /// How often is looked for what has become too old.
 const ROLL: Duration = Duration::from_secs(5);
+/// How often what changed is written: so much is lost with the process.
+pub const KEEP_EVERY: Duration = Duration::from_secs(60);
+/// Pairs that are taken at once to be written.
+const PAIRS_AT_ONCE: usize = 64;
+/// Bytes of a transaction; the store takes 1 MiB.
+const TXN_BYTES: usize = MAX_TXN_BYTES / 2;
 
 /// Who tells.
 #[derive(Debug, Clone)]
@@ -44,6 +52,8 @@ pub struct TrafficCounts {
     pub edges: u64,
     /// Bytes that they take, about.
     pub bytes: u64,
+    /// Pairs that are to be written to the store.
+    pub unwritten: u64,
     /// Calls that there was no room for.
     pub left_out: u64,
     /// Decisions that were told.
@@ -58,6 +68,7 @@ pub struct TrafficCounts {
 
 /// What the sidecars of a mesh see.
 pub struct Traffic {
+    store: Arc<dyn Store>,
     ledger: Mutex<Ledger>,
     lately: Mutex<Lately>,
     decisions: broadcast::Sender<Arc<SeenDecision>>,
@@ -65,31 +76,116 @@ pub struct Traffic {
     decisions_told: AtomicU64,
     decisions_left_out: AtomicU64,
     refused: AtomicU64,
+    /// Pairs that are being written.
+    writing: AtomicU64,
+    stopping: CancellationToken,
     tasks: Mutex<JoinSet<()>>,
 }
 
 impl Traffic {
-    /// Nothing seen yet. Needs a runtime: what becomes too old goes by itself until this is dropped.
-    pub fn start() -> Arc<Self> {
+    /// What the store holds of it. From here on what changes is written every `keep_every`, until this is dropped.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn start(store: Arc<dyn Store>, keep_every: Duration) -> Result<Arc<Self>, StoreError> {
+        let ledger = load(store.as_ref()).await?;
         let traffic = Arc::new(Self {
-            ledger: Mutex::default(),
+            store,
+            ledger: Mutex::new(ledger),
             lately: Mutex::default(),
             decisions: broadcast::Sender::new(FOLLOWER_BACKLOG),
             places: Arc::new(Semaphore::new(FOLLOWERS)),
             decisions_told: AtomicU64::new(0),
             decisions_left_out: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            writing: AtomicU64::new(0),
+            stopping: CancellationToken::new(),
             tasks: Mutex::default(),
         });
-        let weak = Arc::downgrade(&traffic);
-        traffic.tasks.lock().spawn(async move {
-            loop {
-                tokio::time::sleep(ROLL).await;
-                let Some(traffic) = weak.upgrade() else { return };
-                traffic.ledger.lock().roll(SystemTime::now());
+        let mut tasks = traffic.tasks.lock();
+        tasks.spawn(roll_on(Arc::downgrade(&traffic), traffic.stopping.clone()));
+        tasks.spawn(keep_on(Arc::downgrade(&traffic), traffic.stopping.clone(), keep_every));
+        drop(tasks);
+        Ok(traffic)
+    }
+
+    /// Writes what changed since the last time.
+    ///
+    /// # Errors
+    /// The store refused; what was not written is written the next time.
+    pub async fn keep(&self) -> Result<(), StoreError> {
+        loop {
+            let changed = {
+                let mut ledger = self.ledger.lock();
+                let changed = ledger.take_changed(PAIRS_AT_ONCE);
+                self.writing.store(changed.len() as u64, Ordering::Relaxed);
+                changed
+            };
+            if changed.is_empty() {
+                return Ok(());
             }
-        });
-        traffic
+            if let Err(error) = self.write(&changed).await {
+                self.ledger.lock().put_back(changed);
+                return Err(error);
+            }
+        }
+    }
+
+    async fn write(&self, changed: &[Changed]) -> Result<(), StoreError> {
+        let mut txn = Txn::new();
+        let mut bytes = 0;
+        for changed in changed {
+            for op in self.ops_of(changed) {
+                let (length, is_put) = match &op {
+                    Op::Put { key, value, .. } => (key.len() + value.len(), true),
+                    Op::Delete(key) | Op::DeletePrefix(key) => (key.len(), false),
+                };
+                // What is deleted may be put again: not in one transaction.
+                if txn.then.len() >= MAX_OPS || (bytes > 0 && bytes + length > TXN_BYTES) || !is_put {
+                    self.commit(&mut txn).await?;
+                    bytes = 0;
+                }
+                bytes += length;
+                txn.then.push(op);
+                if !is_put {
+                    self.commit(&mut txn).await?;
+                    bytes = 0;
+                }
+            }
+        }
+        self.commit(&mut txn).await
+    }
+
+    async fn commit(&self, txn: &mut Txn) -> Result<(), StoreError> {
+        let txn = std::mem::take(txn);
+        if !txn.then.is_empty() {
+            self.store.txn(txn).await?;
+        }
+        Ok(())
+    }
+
+    fn ops_of(&self, changed: &Changed) -> Vec<Op> {
+        match changed {
+            Changed::Gone(period) => vec![kept::delete(*period)],
+            Changed::Pair { period, source, destination } => {
+                let edges = self.ledger.lock().pair(*period, source, destination);
+                kept::put(*period, source, destination, &edges).unwrap_or_else(|error| {
+                    tracing::error!(%error, %source, %destination, "what was seen of calls cannot be written");
+                    Vec::new()
+                })
+            }
+        }
+    }
+
+    /// Ends its upkeep, and writes what changed.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        // What is being written is not cut off: it would not be known to have changed any more.
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        while tasks.join_next().await.is_some() {}
+        if let Err(error) = self.keep().await {
+            tracing::warn!(%error, "what was seen of calls was not written: the last minute of it is lost");
+        }
     }
 
     /// Takes in what a sidecar tells, as far as it may tell it. What cannot be is counted, one by one.
@@ -109,7 +205,9 @@ impl Traffic {
         let mut ledger = self.ledger.lock();
         for wire in taken {
             match seen::edge_from_wire(&teller.service, wire, now) {
-                Ok((edge, tally)) => drop(ledger.record(&teller.service, &teller.instance, edge, &tally, now)),
+                Ok((edge, tally)) => {
+                    ledger.record(&teller.service, &teller.instance, edge, &tally, now);
+                }
                 Err(why) => self.refuse(teller, &why),
             }
         }
@@ -200,6 +298,7 @@ impl Traffic {
         TrafficCounts {
             edges: ledger.len() as u64,
             bytes: ledger.bytes() as u64,
+            unwritten: ledger.changed() as u64 + self.writing.load(Ordering::Relaxed),
             left_out: ledger.left_out(),
             decisions: self.decisions_told.load(Ordering::Relaxed),
             decisions_left_out: self.decisions_left_out.load(Ordering::Relaxed),
@@ -207,6 +306,46 @@ impl Traffic {
             followers: (FOLLOWERS - self.places.available_permits()) as u64,
         }
     }
+}
+
+async fn roll_on(traffic: Weak<Traffic>, stopping: CancellationToken) {
+    while stopping.run_until_cancelled(tokio::time::sleep(ROLL)).await.is_some() {
+        let Some(traffic) = traffic.upgrade() else { return };
+        traffic.ledger.lock().roll(SystemTime::now());
+    }
+}
+
+async fn keep_on(traffic: Weak<Traffic>, stopping: CancellationToken, every: Duration) {
+    while stopping.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
+        let Some(traffic) = traffic.upgrade() else { return };
+        if let Err(error) = traffic.keep().await {
+            tracing::warn!(%error, "what was seen of calls was not written; trying again");
+        }
+    }
+}
+
+async fn load(store: &dyn Store) -> Result<Ledger, StoreError> {
+    let range = store.range(kept::PREFIX, 0).await?;
+    let mut ledger = Ledger::default();
+    let mut unreadable = 0;
+    for kv in &range.kvs {
+        match kept::read(kv) {
+            Ok((period, edges)) => {
+                for edge in edges {
+                    ledger.restore(period, edge);
+                }
+            }
+            Err(why) => {
+                unreadable += 1;
+                tracing::debug!(%why, "what was seen of calls is left out");
+            }
+        }
+    }
+    if unreadable > 0 {
+        tracing::warn!(unreadable, "some of what was seen of calls cannot be read by this version and is left out");
+    }
+    ledger.roll(SystemTime::now());
+    Ok(ledger)
 }
 
 fn open_from_wire(teller: &Teller, wire: &v1::OpenCalls) -> Result<OpenKey, NotTaken> {

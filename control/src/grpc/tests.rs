@@ -88,7 +88,7 @@ async fn rig_with(push: PushSettings, settings: GrpcSettings) -> Rig {
         Arc::new(move |serial| opened.lock().push(serial))
     };
     let keys = KeyValues::new(Arc::clone(&store), Arc::clone(&mirror), Arc::new(SealKey::in_memory()));
-    let traffic = Traffic::start();
+    let traffic = Traffic::start(Arc::clone(&store), Duration::from_secs(60)).await.unwrap();
     let mesh = MeshService::start(
         Arc::clone(&store),
         Arc::clone(&mirror),

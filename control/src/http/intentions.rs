@@ -127,7 +127,8 @@ pub(super) async fn decide(
     notes.extend(held.behind.iter().map(|instance| format!("{instance} does not hold all changes yet")));
     let decided = judge(&rules, &request, asked.as_ref(), called, SystemTime::now());
     notes.extend(decided.notes.iter().cloned());
-    Ok(Json(Decided { notes, held: Some(held), ..decided }))
+    let recent = api.traffic.lately(&request.source, &request.destination);
+    Ok(Json(Decided { notes, recent, held: Some(held), ..decided }))
 }
 
 /// Sidecars that are told one by one.

@@ -118,6 +118,7 @@ pub(super) async fn metrics(State(api): Shared) -> Result<impl IntoResponse, Api
     let authority = api.identity.authority_status();
     api.metrics.observe(api.mirror.revision(), api.sidecars.len(), &api.push, (&api.identity.counts(), &authority));
     api.metrics.observe_keys(&api.jwks.statuses(), SystemTime::now());
+    api.metrics.observe_traffic(&api.traffic.counts());
     let text = api.metrics.render().map_err(ApiError::internal)?;
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text))
 }

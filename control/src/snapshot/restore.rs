@@ -15,8 +15,9 @@ use crate::records::{self, ClusterRecord};
 use crate::store::{Kv, Op, RedbStore, Store, StoreSettings};
 
 /// What stays as it is when a mesh goes back to an earlier state of itself: what was issued, spent and revoked, who the
-/// authority and the operator are, and which instances run.
-const STAYS: [&str; 8] = ["authority/", "instance/", "issuance/", "lineage/", "operator/", "revoked/", "token/", "acl/token/"];
+/// authority and the operator are, which instances run, and what was seen of calls.
+const STAYS: [&str; 9] =
+    ["authority/", "edges/", "instance/", "issuance/", "lineage/", "operator/", "revoked/", "token/", "acl/token/"];
 
 /// Files of a data directory.
 #[derive(Debug, Clone)]

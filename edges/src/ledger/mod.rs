@@ -339,6 +339,11 @@ impl Ledger {
         self.known.is_empty()
     }
 
+    /// How much changed since it was taken.
+    pub fn changed(&self) -> usize {
+        self.changed.len()
+    }
+
     /// Bytes that it takes, about.
     pub fn bytes(&self) -> usize {
         self.bytes

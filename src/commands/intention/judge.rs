@@ -14,7 +14,7 @@ use postern_traffic::ServiceSettings;
 use super::file;
 use crate::cli::intention::CallArgs;
 use crate::client::Client;
-use crate::commands::service;
+use crate::commands::{service, tail};
 use crate::outcome::{Answer, Failure, Outcome};
 use crate::output::{Output, Tone, plain};
 use crate::terminal;
@@ -101,8 +101,14 @@ fn explanation(output: &Output, pair: &str, decided: &Decided) -> String {
     let mut sections = vec![verdict(output, pair, decided), candidates(output, decided)];
     sections.extend(readings(output, decided));
     sections.extend(decided.held.as_ref().map(|held| held_text(output, held)));
+    sections.extend(recent(output, decided));
     sections.extend(suggestion(decided));
     sections.join("\n")
+}
+
+fn recent(output: &Output, decided: &Decided) -> Option<String> {
+    let lines = tail::lines(output, &decided.recent);
+    (!lines.is_empty()).then(|| format!("last decisions seen on this edge:\n{lines}"))
 }
 
 fn candidates(output: &Output, decided: &Decided) -> String {

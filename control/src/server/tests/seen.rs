@@ -256,3 +256,60 @@ async fn no_more_follow_than_there_are_places_and_a_place_that_is_left_is_free()
     drop(all);
     rig.stop().await;
 }
+
+/// The counts of the rows, in their order.
+fn counts(seen: &Value) -> Vec<u64> {
+    seen["edges"].as_array().unwrap().iter().map(|row| row["count"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn what_was_seen_outlives_a_restart() {
+    let rig = Rig::start().await;
+    let many = (0..450).map(|number| edge("web", "audit", &format!("/v1/p{number}x"), 2)).collect();
+    rig.tell("api", edges(many));
+    rig.tell("db", edges(vec![edge("api", "deny", "/v1/{id}", 7)]));
+    let before = rig.get("/v1/edges").await;
+    assert_eq!(before["edges"].as_array().unwrap().len(), 201);
+    let rig = Rig::start_in(rig.stop().await).await;
+    let mut after = rig.get("/v1/edges").await;
+    let mut before = before;
+    for seen in [&mut before, &mut after] {
+        for row in seen["edges"].as_array_mut().unwrap() {
+            // What was a moment ago is not kept, nor is it exact to the microsecond.
+            for field in ["recent", "rate", "first_seen", "last_seen"] {
+                row.as_object_mut().unwrap().remove(field);
+            }
+        }
+    }
+    assert_eq!(before["edges"], after["edges"]);
+    // It goes on from there.
+    rig.tell("db", edges(vec![edge("api", "deny", "/v1/{id}", 1)]));
+    assert_eq!(counts(&rig.get("/v1/edges?destination=db").await), [8]);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_written_outlives_the_process_and_only_what_changed_is_written() {
+    let rig = Rig::start().await;
+    rig.tell("api", edges(vec![edge("web", "allow", "/", 3)]));
+    rig.tell("db", edges(vec![edge("api", "allow", "/", 3)]));
+    let traffic = rig.control.mesh.traffic();
+    traffic.keep().await.unwrap();
+    let store: Arc<dyn Store> = Arc::clone(&rig.control.engine) as Arc<dyn Store>;
+    let kept = async || store.range(b"edges/", 0).await.unwrap().kvs;
+    let before = kept().await;
+    assert_eq!(before.len(), 2);
+    let revision = store.revision();
+    traffic.keep().await.unwrap();
+    assert_eq!(store.revision(), revision, "nothing changed");
+    rig.tell("api", edges(vec![edge("web", "allow", "/", 1)]));
+    traffic.keep().await.unwrap();
+    let after = kept().await;
+    let changed = before.iter().zip(&after).filter(|(before, after)| before.mod_revision != after.mod_revision).count();
+    assert_eq!(changed, 1);
+    // Another reads what is there while this one never stopped.
+    let other = crate::edges::Traffic::start(Arc::clone(&store), Duration::from_secs(60)).await.unwrap();
+    let selection = other.select(&postern_edges::Filter::default(), SystemTime::UNIX_EPOCH, postern_edges::By::Edge);
+    assert_eq!(selection.edges.iter().map(|seen| seen.sighting.tally.count).collect::<Vec<_>>(), [4, 3]);
+    rig.stop().await;
+}
