@@ -94,7 +94,7 @@ async fn one_that_cannot_be_undoes_all_others() {
         (key("get", "none"), "exist"),
     ] {
         let before = [node("set", json!({ "Node": "new", "Address": "10.0.0.9" })), key("set", "app/a")];
-        let answer = txn(&control, &[before.as_slice(), &[op.clone()]].concat()).await;
+        let answer = txn(&control, &[before.as_slice(), std::slice::from_ref(&op)].concat()).await;
         assert_eq!(answer.status.as_u16(), 409, "{op}: {}", answer.text);
         let said = answer.json();
         assert_eq!(said["Errors"][0]["OpIndex"], 2, "{op}: {said}");
@@ -111,7 +111,7 @@ async fn one_that_cannot_be_undoes_all_others() {
         (service("set", json!({ "Service": "web", "Connect": { "Native": true } })), 501),
         (check("set", json!({ "Node": "n1", "CheckID": "c", "Status": "fine" })), 400),
     ] {
-        assert_eq!(txn(&control, &[op.clone()]).await.status.as_u16(), status, "{op}");
+        assert_eq!(txn(&control, std::slice::from_ref(&op)).await.status.as_u16(), status, "{op}");
     }
     control.stop().await;
 }

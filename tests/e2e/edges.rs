@@ -150,7 +150,7 @@ fn connections_are_seen_while_they_are_open_when_they_end_and_when_they_are_cut(
     let _db = mesh.serve("db", &echo.address());
     let web = mesh.call("web", &["db"]);
     mesh.allow("web", "db");
-    let mut stream = connect(&web.upstream("db"));
+    let mut stream = connect(web.upstream("db"));
     assert_eq!(say(&mut stream, "hello").as_deref(), Some("hello"));
 
     let allowed = [("source", "web"), ("destination", "db"), ("verdict", "allow")];

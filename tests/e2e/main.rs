@@ -37,6 +37,7 @@ mod page;
 mod page_loop;
 mod paths;
 mod postgres;
+mod probes;
 mod prometheus;
 mod redis;
 mod rotation;

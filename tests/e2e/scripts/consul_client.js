@@ -1,4 +1,4 @@
-// Every call of keys, sessions and transactions that the npm package `consul` offers, decoded by it.
+// Every call of keys, sessions, transactions, agent, catalog, health and prepared queries that the npm package `consul` offers, decoded by it.
 // Usage: consul_client.js HOST PORT TOKEN NODE
 const assert = require("assert");
 const Consul = require("consul");
@@ -87,6 +87,69 @@ async function watch() {
   assert.deepStrictEqual(seen, ["0", "1", "2", "3"]);
 }
 
+async function agents() {
+  const self = await consul.agent.self();
+  assert.strictEqual(self.Config.NodeName, node);
+  assert.strictEqual((await consul.agent.members())[0].Name, node);
+  await consul.agent.service.register({
+    name: "js-web", id: "js-web-1", tags: ["v1"], address: "127.0.0.1", port: 8000, meta: { team: "a" }, check: { ttl: "1h", status: "passing" },
+  });
+  const services = await consul.agent.service.list();
+  assert.deepStrictEqual([services["js-web-1"].Service, services["js-web-1"].Port, services["js-web-1"].Tags], ["js-web", 8000, ["v1"]]);
+  await consul.agent.check.register({ name: "js", id: "js", serviceid: "js-web-1", ttl: "1h", status: "passing" });
+  assert.ok((await consul.agent.check.list()).js);
+  for (const [verb, status] of [["warn", "warning"], ["fail", "critical"], ["pass", "passing"]]) {
+    await consul.agent.check[verb]({ id: "js", note: `it is ${verb}` });
+    const check = (await consul.agent.check.list()).js;
+    assert.deepStrictEqual([check.Status, check.Output], [status, `it is ${verb}`]);
+  }
+  await consul.agent.check.deregister("js");
+  await consul.agent.service.maintenance({ id: "js-web-1", enable: true, reason: "js" });
+  assert.strictEqual((await consul.health.service({ service: "js-web", passing: true })).length, 0);
+  await consul.agent.service.maintenance({ id: "js-web-1", enable: false });
+  await consul.agent.maintenance({ enable: true, reason: "js" });
+  await consul.agent.maintenance(false);
+  await refused(consul.agent.join("127.0.0.1"), 501);
+  await refused(consul.agent.forceLeave("n"), 501);
+  await refused(consul.agent.reload(), 501);
+}
+
+async function catalogAndHealth() {
+  await consul.catalog.register({
+    node: "js-node", address: "10.9.9.9", service: { service: "js-db", id: "js-db-1", port: 5432, tags: ["primary"] },
+    check: { checkid: "js-c", name: "c", status: "passing", serviceid: "js-db-1", node: "js-node" },
+  });
+  assert.deepStrictEqual(await consul.catalog.datacenters(), ["dc1"]);
+  assert.ok((await consul.catalog.node.list()).some((found) => found.Node === "js-node"));
+  assert.strictEqual((await consul.catalog.node.services("js-node")).Services["js-db-1"].Port, 5432);
+  assert.deepStrictEqual((await consul.catalog.service.list())["js-db"], ["primary"]);
+  assert.strictEqual((await consul.catalog.service.nodes("js-db"))[0].ServiceID, "js-db-1");
+  assert.deepStrictEqual(await consul.catalog.connect.nodes("js-db"), []);
+  assert.strictEqual((await consul.health.node("js-node"))[0].CheckID, "js-c");
+  assert.strictEqual((await consul.health.checks("js-db"))[0].Status, "passing");
+  assert.strictEqual((await consul.health.service({ service: "js-db", passing: true, tag: "primary" }))[0].Node.Address, "10.9.9.9");
+  assert.ok((await consul.health.state("passing")).some((check) => check.CheckID === "js-c"));
+}
+
+async function queries() {
+  const { ID: query } = await consul.query.create({ name: "js-find", service: { service: "js-db", onlypassing: true }, dns: { ttl: "5s" } });
+  assert.strictEqual((await consul.query.get(query)).Service.Service, "js-db");
+  assert.ok((await consul.query.list()).some((found) => found.ID === query));
+  const answer = await consul.query.execute("js-find");
+  assert.deepStrictEqual([answer.Service, answer.DNS.TTL, answer.Nodes[0].Service.ID], ["js-db", "5s", "js-db-1"]);
+  await consul.query.update({ query, name: "js-find", service: { service: "js-db", tags: ["none"] } });
+  assert.deepStrictEqual((await consul.query.execute("js-find")).Nodes, []);
+  const template = { name: "js-geo-", template: { type: "name_prefix_match", regexp: "^js-geo-(.*)$" }, service: { service: "${match(1)}" } };
+  const { ID: made } = await consul.query.create(template);
+  assert.strictEqual((await consul.query.explain("js-geo-js-db")).Query.Service.Service, "js-db");
+  await consul.query.destroy(made);
+  await consul.query.destroy(query);
+  await refused(consul.query.execute("js-find"), 404);
+  await consul.catalog.deregister({ node: "js-node" });
+  assert.deepStrictEqual(await consul.catalog.service.nodes("js-db"), []);
+  await consul.agent.service.deregister("js-web-1");
+}
+
 async function refusals() {
   const stranger = new Consul({ host, port });
   await refused(stranger.kv.get("js/a"), 403);
@@ -97,7 +160,7 @@ async function refusals() {
 }
 
 (async () => {
-  for (const part of [keys, sessions, transactions, watch, refusals]) {
+  for (const part of [keys, sessions, transactions, watch, agents, catalogAndHealth, queries, refusals]) {
     await part();
   }
   console.log(JSON.stringify({ ok: true }));
