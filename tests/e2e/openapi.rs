@@ -24,5 +24,5 @@ fn the_api_answers_as_its_description_says() {
     let output = command.current_dir(mesh.path("")).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("Tested: 30"), "all of it was tested: {text}");
+    assert!(text.contains("Tested: 31"), "all of it was tested: {text}");
 }
