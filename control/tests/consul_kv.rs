@@ -422,7 +422,7 @@ async fn a_transaction_does_all_or_nothing() {
     fails(&put(&control, "/v1/txn", &json!(many).to_string()).await, 413, "too many operations (129 > 128)");
     fails(&put(&control, "/v1/txn", "{}").await, 400, "Failed to parse body");
     fails(&put(&control, "/v1/txn", &json!([kv("grab", "a", json!({}))]).to_string()).await, 400, "unknown KV verb \"grab\"");
-    fails(&put(&control, "/v1/txn", &json!([{ "Service": { "Verb": "set" } }]).to_string()).await, 501, "not built");
+    fails(&put(&control, "/v1/txn", &json!([{ "Session": { "Verb": "delete" } }]).to_string()).await, 501, "");
     fails(&put(&control, "/v1/txn", &json!([kv("set", "a", json!({ "Value": "?" }))]).to_string()).await, 400, "base64");
     control.stop().await;
 }

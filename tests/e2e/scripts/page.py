@@ -231,6 +231,7 @@ def keyboard(page, token):
     """Nothing of the graph needs a pointer, and nothing keeps the focus."""
     page.log_in(token)
     page.drawn()
+    page.until("the calls are seen", lambda: "1 pair with calls" in page.text("#graph-note"))
     page.driver.execute_script("document.getElementById('skip').focus()")
     passed = []
     for _ in range(60):

@@ -206,7 +206,8 @@ fn play(end: End, kind: RecordLayerKind, suite: SupportedCipherSuite, acts: &[Ac
             Act::Answer(plaintext) => answer(&mut *layer, &mut peer, plaintext),
             act => open(&mut *layer, &wire_of(act, &mut peer)),
         };
-        let ended = matches!(verdict, Verdict::Refused);
+        // What comes after the end is not read (RFC 8446 §6.1).
+        let ended = matches!(&verdict, Verdict::Refused | Verdict::Heard(Heard { closed: true, .. }));
         verdicts.push(verdict);
         if ended {
             break;
