@@ -31,7 +31,7 @@ fn nginx(mesh: &Mesh) -> (Process, u16) {
         "{user} daemon off; pid {root}/pid; error_log stderr warn; worker_processes 1; events {{ worker_connections 64; }}
          http {{ access_log off; client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;
                  uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
-                 server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {}; ssl_certificate_key {};
+                 server {{ listen 127.0.0.1:{port} ssl; ssl_protocols TLSv1.3; ssl_certificate {}; ssl_certificate_key {};
                            location /up {{ return 200 fine; }} location /down {{ return 503 sick; }} }} }}",
         certificate.display(),
         key.display(),
@@ -130,7 +130,7 @@ fn an_instance_that_stays_critical_is_deregistered() {
 
 #[test]
 fn a_silent_sidecar_is_in_no_list_and_still_named_as_one_that_may_hold_rules() {
-    let mesh = Mesh::start_with(&["--test-periods", "--liveness", "1s", "--removal", "2s", "--settle", "1s"]);
+    let mesh = Mesh::start_with(&["--test-periods", "--beat", "1s", "--liveness", "2s", "--removal", "3s", "--settle", "1s"]);
     let echo = EchoServer::start();
     let local = echo.address.to_string();
     let mut silent = mesh.sidecar("api", "api-1", &["--local", &local]);
