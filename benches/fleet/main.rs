@@ -97,7 +97,8 @@ fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
     let directory = tempfile::tempdir()?;
     let control = Control::start(&settings, directory.path())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // The streams go on while commands are waited for.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let bare = control.process.pss_kib()?;
     let mut fleet = runtime.block_on(fleet(&settings, &control))?;
     let with_services = control.process.pss_kib()?;
@@ -138,6 +139,7 @@ async fn fleet(settings: &Settings, control: &Control) -> anyhow::Result<Vec<Fak
 }
 
 /// Waits until the control plane shows what was told.
+#[allow(clippy::disallowed_methods)] // the pause between two looks at a condition
 fn await_edges(control: &Control, edges: usize) -> anyhow::Result<()> {
     let began = Instant::now();
     loop {
