@@ -4,7 +4,8 @@
 //! them. An edge says who called whom and how it was judged; of HTTP also the method and the [`Shape`] of the path, in
 //! which whatever names one thing among many stands as `{id}`. What was seen of one edge is a [`Sighting`]; from sightings
 //! follow the intentions that allow no more than them ([`suggest`]) and what a change of intentions does to them
-//! ([`effects`]), both by the one evaluator. A [`Ledger`] keeps it all by hour, bounded whatever comes. Everything here is pure: time comes in as a parameter.
+//! ([`effects`]), both by the one evaluator. A [`Ledger`] keeps it all by hour, bounded whatever comes. Everything here is
+//! pure: time comes in as a parameter.
 
 mod edge;
 pub mod effects;

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-/// Edges a second. A sidecar has at most 2,000 of them, and tells each every 5 s.
+/// Edges a second. A sidecar tells at most 2,000 every 5 s.
 const EDGES: Rate = Rate { a_second: 500.0, most: 5_000.0 };
 /// Decisions a second. A sidecar tells at most 100 every 250 ms.
 const DECISIONS: Rate = Rate { a_second: 400.0, most: 1_000.0 };
