@@ -333,7 +333,7 @@ async fn a_fault_that_is_ordered_is_injected() {
 #[tokio::test]
 async fn a_service_that_is_gone_is_told_as_503_and_comes_back() {
     let world = World::speaking(Protocol::Http).await;
-    let nobody = mesh::free_address();
+    let nobody = mesh::NOWHERE;
     let gone = world.mesh.destination("api", nobody, vec![intention("web", "api", ALLOW)]).await;
     world.caller.publish_endpoints(&world.mesh, "api", &[("api-2", gone.inbound)]);
     let mut client = world.client().await;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use http::StatusCode;
-use mesh::{ALLOW, AUDIT, DENY, Mesh, Service, Side, eventually, free_address, intention};
+use mesh::{ALLOW, AUDIT, DENY, Mesh, NOWHERE, Service, Side, eventually, intention};
 use parking_lot::Mutex;
 use postern_api::v1;
 use postern_intentions::{Intention, Protocol};
@@ -145,7 +145,7 @@ async fn connections_that_are_denied_or_denied_later_count_as_such() {
 #[tokio::test]
 async fn a_service_that_is_down_is_an_error_of_the_edge() {
     let mesh = Mesh::new();
-    let api = mesh.destination("api", free_address(), vec![intention("web", "api", ALLOW)]).await;
+    let api = mesh.destination("api", NOWHERE, vec![intention("web", "api", ALLOW)]).await;
     let web = mesh.caller("web", "api", &api, true).await;
     let told = Told::by(&api);
 
@@ -157,7 +157,7 @@ async fn a_service_that_is_down_is_an_error_of_the_edge() {
 #[tokio::test]
 async fn a_connection_that_reaches_no_instance_is_told_by_the_caller() {
     let mesh = Mesh::new();
-    let web = mesh.caller_within(Limits::default(), "web", "api", &[("api-1", free_address())]).await;
+    let web = mesh.caller_within(Limits::default(), "web", "api", &[("api-1", NOWHERE)]).await;
     let told = Told::by(&web);
 
     cut_off(web.upstream).await;
@@ -242,7 +242,7 @@ async fn a_grpc_status_other_than_ok_is_an_error() {
 async fn a_request_that_reaches_no_instance_is_told_by_the_caller() {
     let mut mesh = Mesh::new();
     mesh.protocol = Protocol::Http;
-    let web = mesh.caller_within(Limits::default(), "web", "api", &[("api-1", free_address())]).await;
+    let web = mesh.caller_within(Limits::default(), "web", "api", &[("api-1", NOWHERE)]).await;
     let told = Told::by(&web);
 
     assert_eq!(Client::http1(web.upstream).await.ask(get("/v1/7")).await.0, 503);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh::tunnel_end::{CREDIT, DATA, DRAINING, FIN, OPEN, RESET, TunnelEnd};
-use mesh::{ALLOW, DENY, HOUR, Mesh, PATIENCE, Service, Side, eventually, free_address, intention};
+use mesh::{ALLOW, DENY, HOUR, Mesh, NOWHERE, PATIENCE, Service, Side, eventually, intention};
 use postern_intentions::Intention;
 use postern_proxy::data_plane::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -304,7 +304,7 @@ async fn bytes_ahead_of_the_acceptance_are_delivered_once_though_the_first_insta
     for length in [1, 5_000, 16 * 1024, 40_000] {
         let mesh = Mesh::new();
         let service = Service::echo().await;
-        let down = mesh.destination("api", free_address(), web_may()).await;
+        let down = mesh.destination("api", NOWHERE, web_may()).await;
         let up = mesh.destination("api", service.address, web_may()).await;
         let instances = [("api-1", down.inbound), ("api-2", up.inbound)];
         let web = mesh.caller_within(Limits::default(), "web", "api", &instances).await;

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use crate::support::{Mesh, Pair, Service, connect, curl, eventually, run_script};
+use crate::support::{Mesh, Pair, Service, connect, curl, eventually, free_port, run_script};
 
 const SIZE: u64 = 200 << 20;
 /// What a sidecar may keep of a stream that nobody reads, at all its places, buffers of sockets included.
@@ -334,9 +334,7 @@ fn answers_without_a_body_have_none() {
 
 #[test]
 fn a_service_that_is_not_there_is_told_of_and_found_when_it_comes() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    drop(listener);
+    let address = format!("127.0.0.1:{}", free_port());
     let mesh = Mesh::start();
     let _api = mesh.serve_as("api", "http", &address);
     let web = mesh.call("web", &["api"]);

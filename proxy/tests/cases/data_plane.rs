@@ -225,7 +225,7 @@ async fn an_instance_that_refuses_is_passed_over_for_the_next() {
     let service = Service::echo().await;
     let api = mesh.destination("api", service.address, vec![intention("web", "api", ALLOW)]).await;
     let web = mesh.caller("web", "api", &api, true).await;
-    let gone = mesh::free_address();
+    let gone = mesh::NOWHERE;
     web.publish_endpoints(&mesh, "api", &[("api-gone", gone), ("api-1", api.inbound)]);
 
     for _ in 0..8 {
@@ -265,7 +265,7 @@ async fn without_an_endpoint_the_caller_is_cut_off_and_the_reason_counted() {
 #[tokio::test]
 async fn a_service_that_does_not_run_costs_its_caller_a_reset() {
     let mesh = Mesh::over(CARRIED);
-    let api = mesh.destination("api", mesh::free_address(), vec![intention("web", "api", ALLOW)]).await;
+    let api = mesh.destination("api", mesh::NOWHERE, vec![intention("web", "api", ALLOW)]).await;
     let web = mesh.caller("web", "api", &api, true).await;
 
     let mut stream = TcpStream::connect(web.upstream).await.expect("connect");

@@ -80,10 +80,8 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn
     panic!("not within {PATIENCE:?}: {what}");
 }
 
-/// An address where nothing listens.
-pub fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address")
-}
+/// Nothing listens there: no other test is given port 1 by the kernel, as a port that was just freed could be.
+pub const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
 /// Connects from this address of this host.
 pub async fn connect_from(source: &str, to: SocketAddr) -> TcpStream {
@@ -352,7 +350,7 @@ impl Mesh {
     }
 
     async fn start(&self, parts: Parts) -> Side {
-        let nowhere = free_address();
+        let nowhere = NOWHERE;
         let inbound = parts.inbound.as_ref().map_or(nowhere, |listener| listener.local_addr().expect("address"));
         let upstream = match parts.upstreams.first() {
             Some((_, UpstreamListener::Tcp(listener))) => listener.local_addr().expect("address"),
