@@ -11,7 +11,7 @@ use postern_ca::{
     pinned_client_config, server_config,
 };
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, NamedGroup, ServerConfig, ServerConnection};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, NamedGroup, ServerConfig, ServerConnection};
 
 fn slot(svid: Svid) -> SvidSource {
     Arc::new(SvidSlot::new(Arc::new(svid)))
@@ -106,35 +106,36 @@ fn a_client_without_a_certificate_is_refused_unless_it_may_enrol() {
 #[test]
 fn tls_1_2_is_refused_by_both_ends() {
     let mesh = Mesh::new();
-    let server = server_config(slot(mesh.svid("api")), mesh.verifier(Expected::AnyService), &[]);
-    let mut server = ServerConnection::new(server).unwrap();
-    server.read_tls(&mut &client_hello_of_tls_1_2()[..]).unwrap();
-    assert!(matches!(server.process_new_packets(), Err(rustls::Error::PeerIncompatible(_))));
-    let client = client_config(slot(mesh.svid("web")), mesh.verifier(Expected::AnyService), &[]);
     assert!(crypto_provider().cipher_suites.iter().all(|suite| suite.tls13().is_some()));
-    let mut client = ClientConnection::new(client, ServerName::try_from("api.example.com").unwrap()).unwrap();
-    client.read_tls(&mut &server_hello_of_tls_1_2()[..]).unwrap();
-    assert!(client.process_new_packets().is_err());
+    let refused = |error: Option<rustls::Error>| matches!(error, Some(rustls::Error::PeerIncompatible(_)));
+    let alerted = |error: Option<rustls::Error>| error == Some(rustls::Error::AlertReceived(AlertDescription::ProtocolVersion));
+
+    let server = server_config(slot(mesh.svid("api")), mesh.verifier(Expected::ServiceOrNone), &[]);
+    let (client_error, server_error) = *connect(Arc::new(client_of_tls_1_2()), server).err().unwrap();
+    assert!(refused(server_error) && alerted(client_error));
+
+    let dialler = client_config(slot(mesh.svid("web")), mesh.verifier(Expected::AnyService), &[]);
+    for client in [dialler, pinned_client_config(None, mesh.authority.pin(), &[])] {
+        let (client_error, server_error) = *connect(client, Arc::new(server_of_tls_1_2(&mesh))).err().unwrap();
+        assert!(refused(server_error) && alerted(client_error));
+    }
 }
 
-/// A ClientHello with one suite, two groups and one signature algorithm (RFC 5246 §7.4.1.2).
-fn client_hello_of_tls_1_2() -> Vec<u8> {
-    let groups = [0, 10, 0, 6, 0, 4, 0, 23, 0, 29];
-    let points = [0, 11, 0, 2, 1, 0];
-    let signatures = [0, 13, 0, 4, 0, 2, 4, 3];
-    let extensions = [&groups[..], &points, &signatures].concat();
-    let start = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0xc0, 0x2b, 1, 0]].concat();
-    handshake_record(1, &[&start[..], &(extensions.len() as u16).to_be_bytes(), &extensions].concat())
+/// Who speaks TLS 1.2 alone, and trusts nobody: it does not come to that.
+fn client_of_tls_1_2() -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
 }
 
-/// A ServerHello without `supported_versions` (RFC 5246 §7.4.1.3).
-fn server_hello_of_tls_1_2() -> Vec<u8> {
-    handshake_record(2, &[&[3, 3][..], &[7; 32], &[0, 0xc0, 0x2b, 0]].concat())
-}
-
-fn handshake_record(kind: u8, body: &[u8]) -> Vec<u8> {
-    let message = [&[kind, 0][..], &(body.len() as u16).to_be_bytes(), body].concat();
-    [&[22, 3, 3][..], &(message.len() as u16).to_be_bytes(), &message].concat()
+fn server_of_tls_1_2(mesh: &Mesh) -> ServerConfig {
+    ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(slot(mesh.svid("api")))
 }
 
 #[test]

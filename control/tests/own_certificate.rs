@@ -25,7 +25,7 @@ async fn over_the_socket(directory: &TempDir, path: &str) -> String {
 
 async fn shake_hands(to: SocketAddr, name: &str, roots: rustls::RootCertStore) -> std::io::Result<Vec<CertificateDer<'static>>> {
     let config = rustls::ClientConfig::builder_with_provider(postern_ca::crypto_provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();

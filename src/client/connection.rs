@@ -155,7 +155,7 @@ pub fn tls(file: Option<&Path>) -> Result<Arc<rustls::ClientConfig>, Failure> {
         return Err(refuse("it holds no certificate".into()));
     }
     let config = rustls::ClientConfig::builder_with_provider(postern_ca::crypto_provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| refuse(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();

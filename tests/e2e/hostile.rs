@@ -34,7 +34,9 @@ fn reset(stream: &TcpStream) {
 }
 
 fn client_hello() -> Vec<u8> {
-    let config = ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let config = ClientConfig::builder_with_protocol_versions(&[&rustls::version::TLS13])
+        .with_root_certificates(RootCertStore::empty())
+        .with_no_client_auth();
     let mut client = ClientConnection::new(Arc::new(config), "api.mesh.internal".try_into().unwrap()).unwrap();
     let mut hello = Vec::new();
     client.write_tls(&mut hello).unwrap();

@@ -150,14 +150,15 @@ fn keys_are_fetched_over_https_from_whom_the_roots_of_the_system_vouch_for() {
     std::fs::create_dir(&served).unwrap();
     let people = Issuer::new("https://login.example.com");
     std::fs::write(served.join("keys.json"), people.keys()).unwrap();
-    let serve = |ca: &str| {
+    let serve = |ca: &str, version: &str| {
         let mut command = script("https_files.py");
-        command.arg(&served).arg(path(&format!("{ca}-server.pem"))).arg(path(&format!("{ca}-server.key")));
+        command.arg(&served).arg(path(&format!("{ca}-server.pem"))).arg(path(&format!("{ca}-server.key"))).arg(version);
         let process = Process::start_announcing(&mut command, &path(&format!("{ca}.log")));
         let port = process.line();
         (process, port)
     };
-    let (trusted, stranger) = (serve("trusted"), serve("stranger"));
+    let (trusted, stranger) = (serve("trusted", "TLSv1_3"), serve("stranger", "TLSv1_3"));
+    let older = serve("trusted", "TLSv1_2");
 
     let mesh = Mesh::start_trusting(&path("trusted.pem"));
     let pair = Pair::of(mesh, "http", |mesh| Service::start(mesh, "http_service.py"));
@@ -169,18 +170,21 @@ fn keys_are_fetched_over_https_from_whom_the_roots_of_the_system_vouch_for() {
     };
     let providers = [
         provider("people", "localhost", &trusted.1),
+        provider("older", "localhost", &older.1),
         provider("strangers", "localhost", &stranger.1),
         provider("misnamed", "127.0.0.1", &trusted.1),
     ];
     pair.mesh.set(&format!("jwt_providers:\n{}", providers.concat()));
-    let names = ["people", "strangers", "misnamed"];
+    let names = ["people", "older", "strangers", "misnamed"];
     let permissions = names.map(|name| format!("{{action: allow, path_prefix: /{name}, jwt: [{{provider: {name}}}]}}"));
     pair.permit(&format!("[{}]", permissions.join(", ")));
     let ask = |name: &str, issuer: &Issuer| {
         let header = format!("x-{name}: {}", issuer.token(json!({})));
         curl(&["-o", "/dev/null", "-w", "%{http_code}", "-H", &header, &format!("http://{}/{name}", pair.upstream())])
     };
-    eventually("the keys are there", || (ask("people", &people) == "200").then_some(()));
+    for name in ["people", "older"] {
+        eventually("the keys are there", || (ask(name, &people) == "200").then_some(()));
+    }
     for name in ["strangers", "misnamed"] {
         let problem = eventually("it is told why there are none", || {
             let config = pair.mesh.json(&["service", "config", "show"]);

@@ -1,5 +1,6 @@
 //! Checks that the control plane runs, against nginx with TLS, and what becomes of instances that stay away.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -8,26 +9,33 @@ use serde_json::{Value, json};
 use crate::discovery::{get, put};
 use crate::support::{EchoServer, Mesh, Process, eventually, free_port};
 
-/// A certificate for localhost that signs itself, and its key.
-fn certificate(mesh: &Mesh) {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let params = rcgen::CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-    let certificate = params.self_signed(&key).unwrap();
-    std::fs::write(mesh.path("probe.pem"), certificate.pem()).unwrap();
-    std::fs::write(mesh.path("probe.key"), key.serialize_pem()).unwrap();
+/// A certificate for localhost, and its key, in `directory`; gives the file of the authority that signed it.
+fn certificate(directory: &Path) -> PathBuf {
+    let named = |names: &[&str]| rcgen::CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+    let (mut authority, authority_key) = (named(&[]).unwrap(), rcgen::KeyPair::generate().unwrap());
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let pem = authority.self_signed(&authority_key).unwrap().pem();
+    let (issuer, key) = (rcgen::Issuer::new(authority, authority_key), rcgen::KeyPair::generate().unwrap());
+    let certificate = named(&["localhost"]).unwrap().signed_by(&key, &issuer).unwrap();
+    std::fs::write(directory.join("probe.pem"), certificate.pem()).unwrap();
+    std::fs::write(directory.join("probe.key"), key.serialize_pem()).unwrap();
+    let file = directory.join("authority.pem");
+    std::fs::write(&file, pem).unwrap();
+    file
 }
 
-/// nginx with TLS, which answers 200 to `/up` and 503 to `/down`.
-fn nginx(mesh: &Mesh) -> (Process, u16) {
-    let (certificate, key) = (mesh.path("probe.pem"), mesh.path("probe.key"));
-    let (root, port) = (mesh.path("nginx"), free_port());
+/// nginx with TLS as `settings` has it, which answers 200 to `/up` and 503 to `/down`. Its certificate is in `directory`.
+fn nginx(directory: &Path, settings: &str) -> (Process, u16) {
+    let (certificate, key) = (directory.join("probe.pem"), directory.join("probe.key"));
+    let port = free_port();
+    let root = directory.join(format!("nginx-{port}"));
     std::fs::create_dir(&root).unwrap();
     let user = if nix::unistd::geteuid().is_root() { "user root;" } else { "" };
     let configuration = format!(
         "{user} daemon off; pid {root}/pid; error_log stderr warn; worker_processes 1; events {{ worker_connections 64; }}
          http {{ access_log off; client_body_temp_path {root}/b; proxy_temp_path {root}/p; fastcgi_temp_path {root}/f;
                  uwsgi_temp_path {root}/u; scgi_temp_path {root}/s;
-                 server {{ listen 127.0.0.1:{port} ssl; ssl_protocols TLSv1.3; ssl_certificate {}; ssl_certificate_key {};
+                 server {{ listen 127.0.0.1:{port} ssl; {settings} ssl_certificate {}; ssl_certificate_key {};
                            location /up {{ return 200 fine; }} location /down {{ return 503 sick; }} }} }}",
         certificate.display(),
         key.display(),
@@ -35,7 +43,7 @@ fn nginx(mesh: &Mesh) -> (Process, u16) {
     );
     let file = root.join("nginx.conf");
     std::fs::write(&file, configuration).unwrap();
-    let process = Process::start(Command::new("nginx").arg("-c").arg(&file).arg("-p").arg(&root), &mesh.path("nginx.log"));
+    let process = Process::start(Command::new("nginx").arg("-c").arg(&file).arg("-p").arg(&root), &root.join("log"));
     eventually("nginx listens", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     (process, port)
 }
@@ -58,8 +66,8 @@ fn becomes(mesh: &Mesh, name: &str, mut check: Value, status: &str) -> Value {
 #[test]
 fn https_and_tcp_with_tls_are_asked_and_who_is_not_vouched_for_is_critical() {
     let mesh = Mesh::start();
-    certificate(&mesh);
-    let (_nginx, port) = nginx(&mesh);
+    certificate(&mesh.path(""));
+    let (_nginx, port) = nginx(&mesh.path(""), "");
     let http = |path: &str| format!("https://127.0.0.1:{port}{path}");
 
     let found = becomes(&mesh, "https", json!({ "HTTP": http("/up"), "TLSSkipVerify": true }), "passing");
@@ -70,6 +78,42 @@ fn https_and_tcp_with_tls_are_asked_and_who_is_not_vouched_for_is_critical() {
     assert!(output.contains("certificate"), "nobody vouches for it: {found}");
     becomes(&mesh, "tls", json!({ "TCP": format!("127.0.0.1:{port}"), "TCPUseTLS": true, "TLSSkipVerify": true }), "passing");
     becomes(&mesh, "tls-unknown", json!({ "TCP": format!("127.0.0.1:{port}"), "TCPUseTLS": true }), "critical");
+}
+
+#[test]
+fn tls_1_2_and_1_3_are_spoken_whichever_the_service_has() {
+    let mesh = Mesh::start();
+    certificate(&mesh.path(""));
+    // The default of nginx 1.22 is 1.2, and what is older than that.
+    for (name, settings) in [("1.2", "ssl_protocols TLSv1.2;"), ("1.3", "ssl_protocols TLSv1.3;"), ("default", "")] {
+        let (_nginx, port) = nginx(&mesh.path(""), settings);
+        let url = format!("https://127.0.0.1:{port}/up");
+        becomes(&mesh, &format!("https-{name}"), json!({ "HTTP": url, "TLSSkipVerify": true }), "passing");
+        let tcp = json!({ "TCP": format!("127.0.0.1:{port}"), "TCPUseTLS": true, "TLSSkipVerify": true });
+        becomes(&mesh, &format!("tls-{name}"), tcp, "passing");
+    }
+}
+
+#[test]
+fn a_certificate_of_an_authority_that_the_machine_trusts_is_good_for_its_names_alone() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let authority = certificate(directory.path());
+    let mesh = Mesh::start_trusting(&authority);
+    for (version, settings) in [("1.2", "ssl_protocols TLSv1.2;"), ("1.3", "ssl_protocols TLSv1.3;")] {
+        let (_nginx, port) = nginx(directory.path(), settings);
+        let becomes = |what: &str, check: Value, status: &str| becomes(&mesh, &format!("{what}-{version}"), check, status);
+        let url = |host: &str| format!("https://{host}:{port}/up");
+        becomes("right", json!({ "HTTP": url("localhost") }), "passing");
+        becomes("told", json!({ "HTTP": url("127.0.0.1"), "TLSServerName": "localhost" }), "passing");
+        becomes("tcp", json!({ "TCP": format!("localhost:{port}"), "TCPUseTLS": true }), "passing");
+        for (what, check) in [
+            ("address", json!({ "HTTP": url("127.0.0.1") })),
+            ("other", json!({ "HTTP": url("localhost"), "TLSServerName": "other.example.com" })),
+        ] {
+            let found = becomes(what, check, "critical");
+            assert!(found["Output"].as_str().unwrap().contains("not valid for name"), "{found}");
+        }
+    }
 }
 
 #[test]

@@ -5,13 +5,17 @@ use std::sync::{Arc, OnceLock};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::tcp;
 use crate::Tls;
+
+/// What is checked is no part of the mesh: it may know TLS 1.2 only.
+const VERSIONS: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
 /// Connects to HOST:PORT and shakes hands, asking for `protocols` (ALPN).
 pub(super) async fn connect(address: &str, tls: &Tls, protocols: &[&[u8]]) -> Result<TlsStream<TcpStream>, String> {
@@ -42,7 +46,7 @@ fn verified() -> Result<ClientConfig, String> {
         Arc::new(roots)
     });
     let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(VERSIONS)
         .map_err(|error| error.to_string())?
         .with_root_certificates(Arc::clone(roots));
     Ok(config.with_no_client_auth())
@@ -50,7 +54,7 @@ fn verified() -> Result<ClientConfig, String> {
 
 fn unverified() -> Result<ClientConfig, String> {
     let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(VERSIONS)
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Anyone(provider())));

@@ -10,6 +10,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use postern_traffic::settings::JWKS_LIMIT;
 use rustls::pki_types::ServerName;
+use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -35,7 +36,7 @@ pub(super) enum FetchError {
     },
     /// Its certificate was refused.
     #[error(
-        "the TLS handshake with {host} failed: {why}; the roots of this system, or of SSL_CERT_FILE, decide, and TLS 1.3 is needed"
+        "the TLS handshake with {host} failed: {why}; the roots of this system, or of SSL_CERT_FILE, decide, and TLS is 1.2 or 1.3"
     )]
     Tls {
         /// HOST:PORT.
@@ -114,8 +115,10 @@ async fn connector() -> Result<TlsConnector, String> {
         return Err(format!("this system has no root certificates{why}"));
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    // Issuers are no part of the mesh: they may know TLS 1.2 only.
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13, &TLS12])
+        .map_err(|error| error.to_string())?;
     Ok(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
 }
 
