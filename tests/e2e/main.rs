@@ -14,6 +14,7 @@ mod dns;
 mod draining;
 mod edges;
 mod grpc;
+mod grpc_health;
 mod history;
 mod hostile;
 mod hosts;

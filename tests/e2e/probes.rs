@@ -10,7 +10,7 @@ use crate::discovery::{get, put};
 use crate::support::{EchoServer, Mesh, Process, eventually, free_port};
 
 /// A certificate for localhost, and its key, in `directory`; gives the file of the authority that signed it.
-fn certificate(directory: &Path) -> PathBuf {
+pub(crate) fn certificate(directory: &Path) -> PathBuf {
     let named = |names: &[&str]| rcgen::CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
     let (mut authority, authority_key) = (named(&[]).unwrap(), rcgen::KeyPair::generate().unwrap());
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -50,7 +50,7 @@ fn nginx(directory: &Path, settings: &str) -> (Process, u16) {
 
 /// Registers a check of the node, begun as the other of what it must become, and waits until it says so.
 #[track_caller]
-fn becomes(mesh: &Mesh, name: &str, mut check: Value, status: &str) -> Value {
+pub(crate) fn becomes(mesh: &Mesh, name: &str, mut check: Value, status: &str) -> Value {
     check["CheckID"] = name.into();
     check["Name"] = name.into();
     check["Interval"] = "200ms".into();
