@@ -504,6 +504,88 @@ async fn what_may_not_be_read_is_left_out_of_lists() {
     control.stop().await;
 }
 
+/// What changes `app/a`, or the lock of `app/held`: a request, or an operation of a transaction.
+fn changes_of_keys(index: u64, session: &str) -> Vec<(&'static str, String, String)> {
+    let path = |method: &'static str, rest: &str| (method, format!("/v1/kv/app/{rest}"), "new".to_owned());
+    let txn = |op: Value| ("PUT", "/v1/txn".to_owned(), json!([{ "KV": op }]).to_string());
+    vec![
+        path("PUT", "a"),
+        path("PUT", "new?cas=0"),
+        path("PUT", &format!("a?cas={index}")),
+        path("PUT", &format!("a?acquire={session}")),
+        path("PUT", &format!("held?release={session}")),
+        path("DELETE", "a"),
+        path("DELETE", &format!("a?cas={index}")),
+        path("DELETE", "a?recurse"),
+        path("DELETE", "?recurse"),
+        txn(json!({ "Verb": "set", "Key": "app/a", "Value": "bmV3" })),
+        txn(json!({ "Verb": "cas", "Key": "app/new", "Value": "bmV3", "Index": 0 })),
+        txn(json!({ "Verb": "cas", "Key": "app/a", "Value": "bmV3", "Index": index })),
+        txn(json!({ "Verb": "lock", "Key": "app/a", "Value": "bmV3", "Session": session })),
+        txn(json!({ "Verb": "unlock", "Key": "app/held", "Value": "bmV3", "Session": session })),
+        txn(json!({ "Verb": "delete", "Key": "app/a" })),
+        txn(json!({ "Verb": "delete-cas", "Key": "app/a", "Index": index })),
+        txn(json!({ "Verb": "delete-tree", "Key": "app/a" })),
+    ]
+}
+
+#[tokio::test]
+async fn whatever_changes_a_key_needs_the_right_to_write_that_key() {
+    let control = Control::start().await;
+    let session = control.put("/v1/session/create", json!({ "LockDelay": "0s" })).await.ok();
+    let session = session["ID"].as_str().unwrap().to_owned();
+    let operator = control.token();
+    let all = async || with_secret(&control, "GET", "/v1/kv/?recurse", &operator, "").await.ok();
+    // The same keys again, and the index of the first.
+    let seeded = async || {
+        for (method, path) in [("DELETE", "?recurse"), ("PUT", "app/a"), ("PUT", "app/b"), ("PUT", "other")] {
+            with_secret(&control, method, &format!("/v1/kv/{path}"), &operator, "old").await.ok();
+        }
+        with_secret(&control, "PUT", &format!("/v1/kv/app/held?acquire={session}"), &operator, "old").await.ok();
+        all().await[0]["ModifyIndex"].as_u64().unwrap()
+    };
+    let sessions = "session_prefix \"\" { policy = \"write\" }";
+    let too_little = [
+        format!("key_prefix \"\" {{ policy = \"list\" }} {sessions}"),
+        format!("key_prefix \"\" {{ policy = \"read\" }} key \"app/b\" {{ policy = \"write\" }} {sessions}"),
+        format!("key_prefix \"other\" {{ policy = \"write\" }} {sessions}"),
+    ];
+    let mut refused = Vec::new();
+    for (number, rules) in too_little.iter().enumerate() {
+        refused.push((token(&control, number, rules).await, rules));
+    }
+    // As in Consul, a session is no secret: who may write a key may lock it for any.
+    let writer = token(&control, 100, "key_prefix \"app/\" { policy = \"write\" }").await;
+
+    for place in 0..changes_of_keys(0, &session).len() {
+        let (method, path, body) = changes_of_keys(seeded().await, &session).swap_remove(place);
+        let before = all().await;
+        for (secret, rules) in &refused {
+            let answer = with_secret(&control, method, &path, secret, &body).await;
+            assert_eq!(answer.status.as_u16(), 403, "{method} {path} {body} with {rules}: {}", answer.text);
+            assert!(answer.text.contains("Permission denied"), "{}", answer.text);
+            assert_eq!(all().await, before, "{method} {path} {body} with {rules}");
+        }
+        let answer = with_secret(&control, method, &path, &writer, &body).await;
+        assert_eq!(answer.status.as_u16(), 200, "{method} {path} {body}: {}", answer.text);
+        assert_ne!(all().await, before, "{method} {path} {body}");
+    }
+
+    seeded().await;
+    let before = all().await;
+    let unknown = format!("/v1/kv/app/a?acquire={UNKNOWN}");
+    let answer = with_secret(&control, "PUT", &unknown, &writer, "new").await;
+    assert!(answer.status.as_u16() == 500 && answer.text.contains("invalid session"), "{} {}", answer.status, answer.text);
+    let set = |key: &str| json!({ "KV": { "Verb": "set", "Key": key, "Value": "bmV3" } });
+    let half = json!([set("app/b"), set("app/a")]).to_string();
+    let answer = with_secret(&control, "PUT", "/v1/txn", &refused[1].0, &half).await;
+    assert_eq!((answer.status.as_u16(), answer.json()["Errors"][0]["OpIndex"].as_u64()), (403, Some(1)), "{}", answer.text);
+    assert_eq!(all().await, before, "of a transaction that may be done in part, nothing is");
+    with_secret(&control, "PUT", "/v1/kv/app/b", &refused[1].0, "new").await.ok();
+    with_secret(&control, "PUT", "/v1/kv/other", &refused[2].0, "new").await.ok();
+    control.stop().await;
+}
+
 #[tokio::test]
 async fn a_secret_is_shown_once_and_kept_nowhere() {
     let control = Control::start().await;
