@@ -13,7 +13,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use aws_lc_rs::error::Unspecified;
 use aws_lc_rs::rand;
 use data_encoding::HEXLOWER_PERMISSIVE;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
 const KEY_LEN: usize = 32;
 /// The form of what [`SealKey::seal`] makes: version, nonce, ciphertext with tag.
@@ -73,9 +73,13 @@ pub enum SealError {
     },
 }
 
-/// The key that seals what the store keeps. Prints as `…`, and is wiped from memory when dropped.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct SealKey([u8; KEY_LEN]);
+/// The key that seals what the store keeps. Prints as `…`, and is wiped from memory when dropped; the library wipes what it
+/// made of it.
+pub struct SealKey {
+    bytes: Zeroizing<[u8; KEY_LEN]>,
+    /// Made once: it costs as much as opening a short record.
+    cipher: LessSafeKey,
+}
 
 impl fmt::Debug for SealKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -89,9 +93,9 @@ impl SealKey {
 
     /// A new key that is lost with the process.
     pub fn in_memory() -> Self {
-        let mut key = Self([0; KEY_LEN]);
-        fill_random(&mut key.0);
-        key
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        fill_random(bytes.as_mut());
+        Self::of(bytes)
     }
 
     /// Makes a new key and writes it to `path`, with mode 0600. The directory must exist.
@@ -150,9 +154,9 @@ impl SealKey {
         if hex.len() != KEY_LEN * 2 {
             return Err("it has not 64 hexadecimal digits");
         }
-        let mut key = Self([0; KEY_LEN]);
-        match HEXLOWER_PERMISSIVE.decode_mut(hex, &mut key.0) {
-            Ok(_) => Ok(key),
+        let mut bytes = Zeroizing::new([0; KEY_LEN]);
+        match HEXLOWER_PERMISSIVE.decode_mut(hex, bytes.as_mut()) {
+            Ok(_) => Ok(Self::of(bytes)),
             Err(_) => Err("it has other characters than hexadecimal digits"),
         }
     }
@@ -160,7 +164,7 @@ impl SealKey {
     fn write(&self, file: &mut File) -> io::Result<()> {
         let mut text = Zeroizing::new(String::with_capacity(FILE_PREFIX.len() + KEY_LEN * 2 + 1));
         text.push_str(FILE_PREFIX);
-        HEXLOWER_PERMISSIVE.encode_append(&self.0, &mut text);
+        HEXLOWER_PERMISSIVE.encode_append(self.bytes.as_ref(), &mut text);
         text.push('\n');
         file.write_all(text.as_bytes())?;
         file.sync_all()
@@ -175,7 +179,7 @@ impl SealKey {
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plain);
         let tag = self
-            .cipher()
+            .cipher
             .seal_in_place_separate_tag(
                 Nonce::assume_unique_for_key(nonce),
                 associated(cluster_id, record.as_ref()),
@@ -200,7 +204,7 @@ impl SealKey {
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(refused)?;
         let mut body = Zeroizing::new(body.to_vec());
         let length = self
-            .cipher()
+            .cipher
             .open_in_place(Nonce::assume_unique_for_key(*nonce), associated(cluster_id, record), &mut body)
             .map_err(|Unspecified| refused())?
             .len();
@@ -208,8 +212,9 @@ impl SealKey {
         Ok(body)
     }
 
-    fn cipher(&self) -> LessSafeKey {
-        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &self.0).expect("a key for AES-256 has 32 bytes"))
+    fn of(bytes: Zeroizing<[u8; KEY_LEN]>) -> Self {
+        let cipher = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes.as_ref()).expect("a key for AES-256 has 32 bytes"));
+        Self { bytes, cipher }
     }
 }
 

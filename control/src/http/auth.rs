@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use parking_lot::Mutex;
 use postern_ca::OperatorToken;
@@ -17,6 +18,8 @@ use super::error::ApiError;
 use crate::acl::{self, Access, Authority, Denied, Grants, Resource};
 use crate::mirror::{Bearer, Mirror};
 use crate::policy::Author;
+
+const CONSUL_TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 
 /// From where a connection comes.
 #[derive(Debug, Clone)]
@@ -154,25 +157,28 @@ pub(super) fn refusal(authority: &Authority, denied: Denied) -> ApiError {
 
 fn holder(operators: &Operators, bearers: &impl Bearers, text: &str, address: IpAddr) -> Result<(Author, Authority), ApiError> {
     let author = |who| Author { who, from: address.to_string() };
-    if let Some(bearer) = bearers.bearer(text) {
-        let who = format!("token:{}", bearer.accessor.get(..8).unwrap_or(&bearer.accessor));
-        return Ok((author(who), Authority::of_token(bearer.accessor, bearer.grants)));
+    // Each kind of token has a hash of its own, and hashing is most of the work: the operator's are told by their form.
+    if let Some(hash) = text.parse().ok().and_then(|token| operators.accepts(&token)) {
+        return Ok((author(format!("operator:{}", hash.get(..8).unwrap_or(&hash))), Authority::operator()));
     }
-    let hash = operator(operators, text)?;
-    Ok((author(format!("operator:{}", hash.get(..8).unwrap_or(&hash))), Authority::operator()))
+    let Some(bearer) = bearers.bearer(text) else { return Err(unknown(text)) };
+    let who = format!("token:{}", bearer.accessor.get(..8).unwrap_or(&bearer.accessor));
+    Ok((author(who), Authority::of_token(bearer.accessor, bearer.grants)))
 }
 
 fn anonymous(address: IpAddr) -> Author {
     Author { who: "anonymous".into(), from: address.to_string() }
 }
 
-fn operator(operators: &Operators, text: &str) -> Result<String, ApiError> {
+/// Why a credential is that of nobody.
+fn unknown(text: &str) -> ApiError {
     if text.starts_with("postern1.") {
-        return Err(unauthorised("this is an enrolment token, which only a sidecar can spend"));
+        return unauthorised("this is an enrolment token, which only a sidecar can spend");
     }
-    let token: OperatorToken =
-        text.parse().map_err(|_| unauthorised("the credential is neither an operator token nor a token of access control"))?;
-    operators.accepts(&token).ok_or_else(|| unauthorised("this operator token is not valid here"))
+    match text.parse::<OperatorToken>() {
+        Ok(_) => unauthorised("this operator token is not valid here"),
+        Err(_) => unauthorised("the credential is neither an operator token nor a token of access control"),
+    }
 }
 
 fn unauthorised(error: &str) -> ApiError {
@@ -184,10 +190,10 @@ fn unauthorised(error: &str) -> ApiError {
 
 /// The credential as Consul takes it: `X-Consul-Token`, `Authorization: Bearer …`, or `?token=`.
 pub(super) fn credential_of_consul(uri: &Uri, headers: &HeaderMap) -> Option<String> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let bearer = text("authorization").and_then(|value| value.split_once(' '));
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let bearer = text(header::AUTHORIZATION).and_then(|value| value.split_once(' '));
     let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim().to_owned());
-    let named = text("x-consul-token").map(ToOwned::to_owned);
+    let named = text(CONSUL_TOKEN).map(ToOwned::to_owned);
     let asked = || uri.query().and_then(|query| Params::parse(query).text("token").map(ToOwned::to_owned));
     let is_given = |token: &String| !token.is_empty();
     asked().filter(is_given).or(named.filter(is_given)).or(bearer.filter(is_given))
@@ -201,7 +207,7 @@ fn credential(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
         let (_, token) = bearer.ok_or_else(|| unauthorised("the Authorization header is not `Bearer TOKEN`"))?;
         return Ok(Some(token.trim().to_owned()));
     }
-    let consul = headers.get("x-consul-token").and_then(|value| value.to_str().ok()).map(str::trim);
+    let consul = headers.get(CONSUL_TOKEN).and_then(|value| value.to_str().ok()).map(str::trim);
     Ok(consul.filter(|token| !token.is_empty()).map(ToOwned::to_owned))
 }
 

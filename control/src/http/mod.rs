@@ -38,7 +38,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
@@ -71,6 +71,8 @@ use crate::store::Store;
 
 /// `server:` of every answer; by it a client knows that no other product listens here.
 const SERVER: &str = concat!("postern/", env!("CARGO_PKG_VERSION"));
+
+const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
 
 /// What the routes work with.
 pub struct Api {
@@ -199,7 +201,7 @@ async fn pass(State(api): Shared, request: Request, next: Next) -> Response {
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if is_consul {
-        headers.insert("x-consul-default-acl-policy", HeaderValue::from_static("deny"));
+        headers.insert(DEFAULT_ACL_POLICY, HeaderValue::from_static("deny"));
     }
     response
 }

@@ -1,12 +1,20 @@
 //! Answers with Consul's headers.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::call::{Call, Consistency};
 use super::error::ConsulError;
+
+/// What every answer has of headers, those that `pass` adds included: enough to make the map once.
+const HEADERS: usize = 12;
+const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
+const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownleader");
+const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
+const EFFECTIVE_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
+const CONTENT_HASH: HeaderName = HeaderName::from_static("x-consul-contenthash");
 
 /// An answer of Consul's API.
 #[derive(Debug)]
@@ -27,6 +35,7 @@ impl Answer {
     /// 200 with a body of another type.
     pub fn bytes(call: &Call, content_type: &'static str, body: impl Into<Body>) -> Self {
         let mut response = Response::new(body.into());
+        *response.headers_mut() = HeaderMap::with_capacity(HEADERS);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         Self { response, consistency: call.consistency }
     }
@@ -48,24 +57,24 @@ impl Answer {
     pub fn at(self, index: u64) -> Self {
         let consistency = self.consistency.effective();
         // Clients wait from index 0 without blocking, so it is never given.
-        self.with("x-consul-index", HeaderValue::from(index.max(1)))
-            .with("x-consul-knownleader", HeaderValue::from_static("true"))
-            .with("x-consul-lastcontact", HeaderValue::from_static("0"))
-            .with("x-consul-effective-consistency", HeaderValue::from_static(consistency))
+        self.with(INDEX, HeaderValue::from(index.max(1)))
+            .with(KNOWN_LEADER, HeaderValue::from_static("true"))
+            .with(LAST_CONTACT, HeaderValue::from_static("0"))
+            .with(EFFECTIVE_CONSISTENCY, HeaderValue::from_static(consistency))
     }
 
     /// The hash of the content, for `?hash=`.
     #[must_use]
     pub fn hashed(self, hash: &str) -> Self {
         match HeaderValue::from_str(hash) {
-            Ok(value) => self.with("x-consul-contenthash", value),
+            Ok(value) => self.with(CONTENT_HASH, value),
             Err(_) => self,
         }
     }
 
     /// Another header.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: HeaderValue) -> Self {
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.response.headers_mut().insert(name, value);
         self
     }

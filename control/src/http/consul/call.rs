@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderName;
 use axum::http::request::Parts;
 use postern_api::consul::duration;
 
@@ -14,6 +15,9 @@ use super::super::Api;
 use super::error::ConsulError;
 use crate::acl::{Access, Authority, Resource};
 use crate::policy::Author;
+
+const NAMESPACE: HeaderName = HeaderName::from_static("x-consul-namespace");
+const PARTITION: HeaderName = HeaderName::from_static("x-consul-partition");
 
 /// How long a blocking query waits unless it says so.
 const DEFAULT_WAIT: Duration = Duration::from_secs(300);
@@ -242,9 +246,7 @@ fn check_scope(parts: &Parts, params: &Params, datacenter: &str) -> Result<(), C
     if params.text("dc").is_some_and(|dc| !dc.is_empty() && dc != datacenter) {
         return Err(ConsulError::refused("No path to datacenter"));
     }
-    for (param, header, what) in
-        [("ns", "x-consul-namespace", "namespace"), ("partition", "x-consul-partition", "admin partition")]
-    {
+    for (param, header, what) in [("ns", NAMESPACE, "namespace"), ("partition", PARTITION, "admin partition")] {
         let header = parts.headers.get(header).and_then(|value| value.to_str().ok());
         if params.text(param).or(header).is_some_and(|given| !given.is_empty() && given != "default") {
             let text = format!("Invalid query parameter: {param:?} - there is one {what}, default");

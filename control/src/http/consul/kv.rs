@@ -1,7 +1,7 @@
 //! `/v1/kv/…`: keys and values.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, header};
 use bytes::Bytes;
 use data_encoding::BASE64;
 use serde::Serialize;
@@ -67,7 +67,7 @@ pub(super) async fn get(State(api): Shared, call: Call) -> Result<Answer, Consul
     let value = api.keys.open(&key, &entry.stored).map_err(ConsulError::internal)?;
     if call.has("raw") {
         let sandbox = HeaderValue::from_static("sandbox");
-        return Ok(Answer::bytes(&call, "text/plain", value).with("content-security-policy", sandbox).at(index));
+        return Ok(Answer::bytes(&call, "text/plain", value).with(header::CONTENT_SECURITY_POLICY, sandbox).at(index));
     }
     Ok(Answer::json(&call, &[KvPair::new(&key, &entry, Some(&value))])?.at(index))
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use super::super::Shared;
@@ -19,7 +19,7 @@ pub(super) async fn save(State(api): Shared, call: Call) -> Result<Answer, Consu
     call.require(Access::Write, Resource::Acl)?;
     let bytes = api.snapshots.save(SystemTime::now()).await?;
     let attachment = HeaderValue::from_static("attachment; filename=\"postern.snapshot\"");
-    Ok(Answer::bytes(&call, "application/octet-stream", bytes).with("content-disposition", attachment))
+    Ok(Answer::bytes(&call, "application/octet-stream", bytes).with(header::CONTENT_DISPOSITION, attachment))
 }
 
 /// `PUT /v1/snapshot`: checked whole before anything changes. `?replace-mesh`: it may be of another mesh.
