@@ -328,6 +328,6 @@ mod tests {
 
     #[test]
     fn a_key_prints_nothing_of_itself() {
-        assert_eq!(format!("{:?}", SealKey([0xAB; KEY_LEN])), "SealKey(…)");
+        assert_eq!(format!("{:?}", SealKey::of(Zeroizing::new([0xAB; KEY_LEN]))), "SealKey(…)");
     }
 }

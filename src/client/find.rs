@@ -29,7 +29,7 @@ impl Finder {
         let credential = named_credential(&set)?;
         let place = set("POSTERN_HTTP");
         if place.is_none() && credential.is_none() {
-            return Self::on_this_machine(&data_dir::find(environment)?);
+            return Ok(Self::on_this_machine(&data_dir::find(environment)?));
         }
         let ca_file = set("POSTERN_CA_FILE").map(PathBuf::from);
         let place = place.unwrap_or_else(|| format!("http://127.0.0.1:{USUAL_PORT}"));
@@ -42,21 +42,22 @@ impl Finder {
     }
 
     /// What can be reached with what this user can read on this machine.
-    pub fn on_this_machine(data_dir: &Path) -> Result<Self, Failure> {
+    pub fn on_this_machine(data_dir: &Path) -> Self {
         let sockets = [data_dir.join("http.sock"), data_dir.join("dev/http.sock")];
         let mut candidates: Vec<Candidate> = sockets
             .into_iter()
             .filter(|path| path.exists())
             .map(|path| Candidate { target: Target::Socket(path), credential: None })
             .collect();
+        // The port is anybody's who comes first. The token beside the sockets is not for them, and whom it is for has a socket.
         let usual = Target::Http { host: "127.0.0.1".into(), port: USUAL_PORT };
-        candidates.push(Candidate { target: usual, credential: written_credential(data_dir)? });
-        Ok(Self { candidates })
+        candidates.push(Candidate { target: usual, credential: None });
+        Self { candidates }
     }
 
-    /// Only what can be used without asking anybody: a socket, or the usual port with the token that lies here.
+    /// Only what can be used without asking anybody: a socket of this machine.
     pub fn with_a_credential(mut self) -> Option<Self> {
-        self.candidates.retain(|candidate| candidate.credential.is_some() || matches!(candidate.target, Target::Socket(_)));
+        self.candidates.retain(|candidate| matches!(candidate.target, Target::Socket(_)));
         (!self.candidates.is_empty()).then_some(self)
     }
 
@@ -93,13 +94,6 @@ fn named_credential(set: &impl Fn(&str) -> Option<String>) -> Result<Option<Secr
     let place = format!("POSTERN_TOKEN_FILE {path}");
     let token = credential::read_file(Path::new(&path), "POSTERN_TOKEN_FILE")?;
     credential::operator(&token, &place).map(Some)
-}
-
-/// The token that the control plane wrote here; one that this user may not read is as good as none.
-fn written_credential(data_dir: &Path) -> Result<Option<Secret>, Failure> {
-    let path = data_dir.join("operator.token");
-    let Ok(token) = std::fs::read_to_string(&path) else { return Ok(None) };
-    credential::operator(&token, &path.display().to_string()).map(Some)
 }
 
 /// `http(s)://HOST:PORT`, or an ADDR: plain on loopback, TLS elsewhere.
@@ -173,6 +167,8 @@ mod tests {
         std::fs::write(dir.path().join("http.sock"), "").unwrap();
         let all = found(&[("POSTERN_DATA_DIR", place)]).unwrap();
         assert_eq!(all.len(), 3);
+        std::fs::write(dir.path().join("operator.token"), "postern-op1.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+        assert_eq!(found(&[("POSTERN_DATA_DIR", place)]).unwrap(), all, "no token for whoever has the port");
         assert!(all[0].0.ends_with("/http.sock") && all[1].0.ends_with("/dev/http.sock"), "{all:?}");
     }
 

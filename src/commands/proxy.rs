@@ -225,7 +225,7 @@ pub async fn with_own_token(mut settings: Settings, data_dir: &Path) -> Result<S
     if settings.token.is_some() || postern_proxy::state::StateDir::is_enrolled(&settings.state_dir) {
         return Ok(settings);
     }
-    let Some(finder) = Finder::on_this_machine(data_dir)?.with_a_credential() else { return Ok(settings) };
+    let Some(finder) = Finder::on_this_machine(data_dir).with_a_credential() else { return Ok(settings) };
     let request = CreateTokenRequest { service: settings.service.clone(), uses: Some(1), ttl_s: Some(OWN_TOKEN_TTL.as_secs()) };
     let made = async {
         let mut client = finder.connect().await?;

@@ -88,7 +88,8 @@ fn small_requests_beside_a_bulk_flow_are_served_over_a_lossy_link() {
     println!("over a tunnel: {tunnel:#?}\nover direct connections: {direct:#?}\nlost: {} packets", link.lost());
     assert!(link.lost() > 20, "the link loses packets");
     let best = |runs: &[Value]| runs.iter().map(|run| run["p99"].as_f64().unwrap()).fold(f64::INFINITY, f64::min);
-    let margin = Duration::from_millis(100).as_secs_f64() * 1000.0;
+    // How near they come is a figure of `benches/link`. Behind a full socket they would wait for many seconds.
+    let margin = Duration::from_secs(1).as_secs_f64() * 1000.0;
     let (tunnel, direct) = (best(&tunnel), best(&direct));
     assert!(tunnel <= 1.5 * direct + margin, "p99 over a tunnel {tunnel} ms, over direct connections {direct} ms");
 }
