@@ -9,6 +9,7 @@ mod apply;
 pub mod effects;
 mod history;
 mod notes;
+mod preview;
 mod rollback;
 mod staging;
 #[cfg(test)]
@@ -26,7 +27,7 @@ use postern_intentions::{Action, DefaultPolicy, Intention, IntentionError, Mode,
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-pub use self::apply::permanent_of;
+pub use self::apply::{Touched, permanent_of};
 pub use self::history::{Filter, History};
 use self::staging::Staging;
 use crate::audit::AuditEntry;
@@ -59,6 +60,17 @@ pub struct Author {
     pub who: String,
     /// An address, or `unix`.
     pub from: String,
+}
+
+/// How an intention is deleted.
+#[derive(Debug, Clone, Default)]
+pub struct Deletion {
+    /// For the audit log and the history.
+    pub reason: Option<String>,
+    /// Milliseconds to wait for the sidecars concerned; 0: not at all.
+    pub wait_ms: u64,
+    /// What the deletion is based on: it is refused where intentions or default changed since.
+    pub expected_revision: Option<u64>,
 }
 
 /// Why a change was not made.
@@ -189,6 +201,7 @@ impl Policy {
         for _ in 0..TRIES {
             self.staging.move_pair(&key).await?;
             let marker = self.current_marker().await?;
+            check_base(request.expected_revision, marker)?;
             if self.staging.holds(&key) {
                 continue;
             }
@@ -233,17 +246,13 @@ impl Policy {
     ///
     /// # Errors
     /// [`PolicyError::NotFound`] where there is none, and every other [`PolicyError`].
-    pub async fn delete(
-        &self,
-        key: PairKey,
-        reason: Option<String>,
-        wait_ms: u64,
-        author: &Author,
-    ) -> Result<Written, PolicyError> {
+    pub async fn delete(&self, key: PairKey, deletion: Deletion, author: &Author) -> Result<Written, PolicyError> {
+        let Deletion { reason, wait_ms, expected_revision } = deletion;
         check_reason(reason.as_deref())?;
         for _ in 0..TRIES {
             self.staging.move_pair(&key).await?;
             let marker = self.current_marker().await?;
+            check_base(expected_revision, marker)?;
             if self.staging.holds(&key) {
                 continue;
             }
@@ -277,6 +286,7 @@ impl Policy {
         check_reason(request.reason.as_deref())?;
         for _ in 0..TRIES {
             let marker = self.current_marker().await?;
+            check_base(request.expected_revision, marker)?;
             let (before, revision) = self.mirror.read(|view| view.default);
             let notes = notes::of_default(before, request.policy);
             if before == request.policy {
@@ -403,6 +413,14 @@ fn history_ops(marker: u64, draft: &Draft) -> Result<Vec<Op>, PolicyError> {
     };
     ops.push(Op::put(record_key(marker), records::encode(&record)?));
     Ok(ops)
+}
+
+/// Nothing was changed since what a change is based on.
+fn check_base(expected: Option<u64>, stored: u64) -> Result<(), PolicyError> {
+    match expected {
+        Some(expected) if stored > expected => Err(PolicyError::Stale { expected, stored }),
+        _ => Ok(()),
+    }
 }
 
 /// A reason is a line or two; it is kept with every intention that it was given for.

@@ -48,12 +48,69 @@ const UNKNOWN: &str = "00000000-0000-4000-8000-000000000000";
 const CASES: &[Case] = &[
     // Our own.
     case("GET", "/v1/intentions", "", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
+    // What an apply touches is what it needs: what comes, what stays as it is, what goes, what is said of all, the default.
     case(
         "PUT",
         "/v1/intentions",
         r#"{"intentions":[],"merge":true}"#,
+        "intentions \"web\" { policy = \"write\" }",
+        "intentions_prefix \"\" { policy = \"read\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/intentions",
+        r#"{"intentions":[{"source":"mail","destination":"api","action":"deny"}],"merge":true,"dry_run":true}"#,
+        "intentions \"api\" { policy = \"write\" }",
+        "intentions_prefix \"\" { policy = \"write\" } intentions \"api\" { policy = \"read\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/intentions",
+        r#"{"intentions":[{"source":"web","destination":"api","action":"allow"}],"merge":true,"dry_run":true}"#,
+        "intentions \"api\" { policy = \"read\" } intentions \"db\" { policy = \"write\" }",
+        "intentions \"db\" { policy = \"write\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/intentions",
+        r#"{"intentions":[],"dry_run":true}"#,
+        "intentions \"api\" { policy = \"write\" }",
+        "intentions \"api\" { policy = \"read\" } intentions \"db\" { policy = \"write\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/intentions",
+        r#"{"intentions":[],"dry_run":true}"#,
+        "intentions \"api\" { policy = \"write\" }",
+        "intentions \"db\" { policy = \"write\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/intentions",
+        r#"{"intentions":[{"source":"mail","destination":"*","action":"deny"}],"merge":true,"dry_run":true}"#,
         "intentions_prefix \"\" { policy = \"write\" }",
         "intentions_prefix \"\" { policy = \"write\" } intentions \"db\" { policy = \"read\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/intentions",
+        r#"{"intentions":[],"merge":true,"default":"allow","dry_run":true}"#,
+        "intentions \"api\" { policy = \"write\" } operator = \"write\"",
+        "intentions \"api\" { policy = \"write\" } operator = \"read\"",
+    ),
+    case(
+        "PUT",
+        "/v1/intentions",
+        r#"{"intentions":[],"merge":true,"default":"allow","dry_run":true}"#,
+        "intentions_prefix \"\" { policy = \"write\" }",
+        "intentions_prefix \"\" { policy = \"write\" } intentions \"db\" { policy = \"read\" }",
+    ),
+    case(
+        "PUT",
+        "/v1/intentions",
+        r#"{"intentions":[{"source":"web","destination":"api","action":"allow"}]}"#,
+        "intentions \"api\" { policy = \"write\" }",
+        "intentions \"db\" { policy = \"write\" }",
     ),
     case(
         "GET",
@@ -70,6 +127,20 @@ const CASES: &[Case] = &[
         "intentions_prefix \"\" { policy = \"read\" } intentions \"web\" { policy = \"write\" }",
     ),
     case(
+        "PUT",
+        "/v1/intentions/web/api",
+        r#"{"verb":"deny","dry_run":true}"#,
+        "intentions \"api\" { policy = \"write\" }",
+        "intentions_prefix \"\" { policy = \"read\" } intentions \"web\" { policy = \"write\" }",
+    ),
+    case(
+        "DELETE",
+        "/v1/intentions/web/api?dry_run=true",
+        "",
+        "intentions \"api\" { policy = \"write\" }",
+        "intentions \"api\" { policy = \"read\" }",
+    ),
+    case(
         "DELETE",
         "/v1/intentions/web/api",
         "",
@@ -84,6 +155,7 @@ const CASES: &[Case] = &[
         "intentions_prefix \"\" { policy = \"write\" } intentions \"db\" { policy = \"deny\" }",
     ),
     case("PUT", "/v1/default-policy", r#"{"policy":"deny"}"#, WRITE_OPERATOR, READ_OPERATOR),
+    case("PUT", "/v1/default-policy", r#"{"policy":"allow","dry_run":true}"#, WRITE_OPERATOR, READ_OPERATOR),
     case("POST", "/v1/suggest", "{}", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
     case("GET", "/v1/edges", "", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
     case("GET", "/v1/live?for_s=1", "", "intentions \"web\" { policy = \"read\" }", NO_INTENTIONS),
@@ -583,6 +655,75 @@ async fn whatever_changes_a_key_needs_the_right_to_write_that_key() {
     assert_eq!(all().await, before, "of a transaction that may be done in part, nothing is");
     with_secret(&control, "PUT", "/v1/kv/app/b", &refused[1].0, "new").await.ok();
     with_secret(&control, "PUT", "/v1/kv/other", &refused[2].0, "new").await.ok();
+    control.stop().await;
+}
+
+#[tokio::test]
+async fn a_plan_shows_what_its_token_may_change_and_nothing_of_what_it_may_not_read() {
+    let control = Control::start().await;
+    for pair in ["web/api", "web/db", "cron/db", "*/*"] {
+        control.put(&format!("/v1/intentions/{pair}"), json!({ "verb": "allow" })).await.ok();
+    }
+    let secret = token(&control, 0, "intentions \"api\" { policy = \"write\" }").await;
+    let put = async |body: Value| with_secret(&control, "PUT", "/v1/intentions", &secret, &body.to_string()).await;
+    let intention =
+        |source: &str, destination: &str, action: &str| json!({ "source": source, "destination": destination, "action": action });
+    let pairs = |list: &Value| -> Vec<String> {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .map(|one| format!("{} -> {}", one["source"], one["destination"]).replace('"', ""))
+            .collect()
+    };
+
+    // Its own pairs, in a file that keeps all others.
+    let own = [intention("mail", "api", "deny"), intention("web", "api", "deny")];
+    let plan = put(json!({ "intentions": own, "merge": true, "dry_run": true })).await.ok();
+    assert_eq!(pairs(&plan["added"]), ["mail -> api"]);
+    assert_eq!(plan["changed"].as_array().unwrap().len(), 1);
+    assert_eq!(plan["removed"], json!([]));
+    assert!(plan["effects"].is_object() && plan.get("written").is_none(), "{plan}");
+    let done = put(json!({ "intentions": own, "merge": true, "expected_revision": plan["base_revision"] })).await.ok();
+    assert_eq!(done["written"]["changed"], true, "{done}");
+
+    // Another's pair is not told, whether it is guessed right or wrong, or left out.
+    let guesses = [intention("web", "db", "allow"), intention("web", "db", "deny"), intention("nobody", "db", "allow")];
+    let mut said = BTreeSet::new();
+    for guess in guesses {
+        let answer = put(json!({ "intentions": [guess], "merge": true, "dry_run": true })).await;
+        assert_eq!(answer.status.as_u16(), 403, "{}", answer.text);
+        said.insert(answer.text);
+    }
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said.first().unwrap().contains("db"), "{said:?}");
+    for dry_run in [true, false] {
+        let whole = put(json!({ "intentions": own, "dry_run": dry_run })).await;
+        assert_eq!(whole.status.as_u16(), 403, "{}", whole.text);
+        assert!(!whole.text.contains("db") && !whole.text.contains("cron"), "{}", whole.text);
+    }
+    assert_eq!(control.get("/v1/intentions").await.ok()["intentions"].as_array().unwrap().len(), 5, "nothing went");
+
+    // One pair alone, for a time too.
+    let one = async |method: &str, path: &str, body: Value| {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        with_secret(&control, method, path, &secret, &body).await
+    };
+    let plan = one("PUT", "/v1/intentions/job/api", json!({ "verb": "allow", "expires_in_s": 60, "dry_run": true })).await.ok();
+    assert_eq!(pairs(&plan["added"]), ["job -> api"]);
+    assert!(plan["added"][0]["expires_at"].is_string() && plan["effects"].is_object(), "{plan}");
+    let plan = one("DELETE", "/v1/intentions/web/api?dry_run=true", Value::Null).await.ok();
+    assert_eq!(pairs(&plan["removed"]), ["web -> api"]);
+    assert_eq!(one("DELETE", "/v1/intentions/job/api?dry_run=true&temporary=true", Value::Null).await.status.as_u16(), 404);
+    let base = plan["base_revision"].as_u64().unwrap();
+    control.put("/v1/intentions/late/api", json!({ "verb": "allow" })).await.ok();
+    let path = format!("/v1/intentions/web/api?expected_revision={base}");
+    assert_eq!(one("DELETE", &path, Value::Null).await.status.as_u16(), 409);
+    let late = json!({ "verb": "allow", "expires_in_s": 60, "expected_revision": base });
+    assert_eq!(one("PUT", "/v1/intentions/job/api", late).await.status.as_u16(), 409);
+    control.put("/v1/default-policy", json!({ "policy": "audit", "expected_revision": base })).await.refused(409);
+    let plan = control.put("/v1/default-policy", json!({ "policy": "audit", "dry_run": true })).await.ok();
+    assert_eq!(plan["default"], json!(["deny", "audit"]));
+    assert_eq!(control.get("/v1/intentions").await.ok()["default"], "deny");
     control.stop().await;
 }
 

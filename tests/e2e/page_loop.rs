@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::page::on_page;
-use crate::support::{Pair, Service, eventually, http_get};
+use crate::support::{Mesh, Pair, Service, eventually, http_get};
 
 /// Where pictures of the page are kept.
 fn shots() -> String {
@@ -49,6 +49,66 @@ fn a_denied_call_is_found_explained_allowed_and_rolled_back_on_the_page() {
     });
     assert!(pair.service.count("/v1/invoices/7") > 0, "nothing reached the service while it was allowed");
     assert!(pair.mesh.json(&["intention", "list"])["intentions"].as_array().unwrap().len() == 2);
+}
+
+/// Does on the page what a function of `page_changes.py` does, while `web` calls `api`, a mesh with this default.
+#[track_caller]
+fn change_on_page(default: &str, what: &str) {
+    let mesh = Mesh::start_with(&["--default", default]);
+    let pair = Pair::of(mesh, "http", |mesh| Service::start(mesh, "http_service.py"));
+    with_traffic(&pair, |last| {
+        eventually("web is answered", || (last.load(Ordering::SeqCst) > 0).then_some(()));
+        on_page(&pair.mesh, what, &[pair.upstream(), &axe()]);
+    });
+}
+
+#[test]
+fn what_audit_let_through_is_suggested_on_the_page_and_put_in_force() {
+    change_on_page("audit", "suggest");
+}
+
+#[test]
+fn a_call_is_allowed_for_an_hour_on_the_page_and_that_is_ended() {
+    change_on_page("deny", "for_a_time");
+}
+
+#[test]
+fn one_request_is_allowed_on_the_page_and_no_other() {
+    change_on_page("deny", "one_request");
+}
+
+#[test]
+fn the_default_is_changed_on_the_page_with_its_plan_and_back() {
+    change_on_page("deny", "default_policy");
+}
+
+#[test]
+fn what_somebody_else_changed_meanwhile_refuses_a_change_on_the_page_and_loses_nothing_typed() {
+    change_on_page("deny", "conflicts");
+}
+
+#[test]
+fn what_is_live_is_paused_and_filtered_on_the_page() {
+    change_on_page("deny", "live");
+}
+
+#[test]
+fn a_token_for_one_destination_sees_the_plans_of_its_changes_on_the_page() {
+    let pair = Pair::start("http", |mesh| Service::start(mesh, "http_service.py"));
+    pair.mesh.allow("shop", "billing");
+    pair.mesh.meshctl(&[
+        "acl",
+        "policy",
+        "set",
+        "api",
+        "--rules",
+        "service \"api\" { policy = \"write\" intentions = \"write\" }",
+    ]);
+    let made = pair.mesh.json(&["acl", "token", "create", "--policy", "api"]);
+    with_traffic(&pair, |last| {
+        eventually("web is denied", || (last.load(Ordering::SeqCst) == 403).then_some(()));
+        on_page(&pair.mesh, "of_one_destination", &[pair.upstream(), made["SecretID"].as_str().unwrap()]);
+    });
 }
 
 #[test]

@@ -129,6 +129,12 @@ pub struct SetRequest {
     /// Milliseconds to wait for the connected sidecars concerned; 0 returns at commit.
     #[serde(default)]
     pub wait_ms: u64,
+    /// Only say what would change: the answer is an [`Applied`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// As in [`ApplyRequest`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_revision: Option<u64>,
 }
 
 /// What [`SetRequest`] does.
@@ -155,6 +161,12 @@ pub struct DefaultRequest {
     /// As in [`SetRequest`].
     #[serde(default)]
     pub wait_ms: u64,
+    /// As in [`SetRequest`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+    /// As in [`ApplyRequest`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_revision: Option<u64>,
 }
 
 /// Makes the store equal to a file, atomically.

@@ -4,8 +4,11 @@ use std::borrow::Cow;
 
 use axum::http::Method;
 
+use postern_intentions::Party;
+
 use super::consul;
-use crate::acl::{Access, Resource};
+use crate::acl::{Access, Authority, Denied, Resource};
+use crate::policy::Touched;
 
 /// What a request has to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +67,8 @@ pub fn of(method: &Method, path: &str) -> Demand {
         [""] | ["ui", ..] if reads => return Demand::Nothing,
         ["metrics"] | ["v1", "prometheus", "targets"] if reads => return Demand::NothingOnLoopback,
         ["v1", "intentions"] if reads => Subject::Intentions(String::new()),
-        ["v1", "intentions"] => Subject::AllIntentions,
+        // [`of_apply`] asks for what it touches.
+        ["v1", "intentions"] => Subject::Intentions(String::new()),
         ["v1", "intentions", _, destination] => Subject::Intentions((*destination).to_owned()),
         // Pairs that may not be read are left out.
         ["v1", "history"] if reads => Subject::Intentions(String::new()),
@@ -84,6 +88,30 @@ pub fn of(method: &Method, path: &str) -> Demand {
         _ => Subject::Operator,
     };
     Demand::Permission(access, subject)
+}
+
+/// What an apply, or the plan of one, demands of whoever may not change all intentions: to write each destination of which
+/// an intention comes, changes or goes, and the control plane where the default does. An intention that stays as it is needs
+/// to be readable: else whoever guesses would be told that the guess was right.
+///
+/// # Errors
+/// [`Denied`], which names no destination that the request does not name and the caller may not read.
+pub fn of_apply(authority: &Authority, touched: &Touched<'_>) -> Result<(), Denied> {
+    if authority.may(Access::Write, Resource::AllIntentions) {
+        return Ok(());
+    }
+    let may_read = |destination: &Party| authority.may(Access::Read, Resource::Intentions(&destination.to_string()));
+    let may_write = |destination: &Party| authority.require(Access::Write, Resource::Intentions(&destination.to_string()));
+    let (set, kept) = touched.of_request();
+    set.into_iter().chain(kept.into_iter().filter(|destination| !may_read(destination))).try_for_each(may_write)?;
+    for destination in touched.left_out() {
+        if may_read(destination) {
+            may_write(destination)?;
+        } else {
+            authority.require(Access::Write, Resource::AllIntentions)?;
+        }
+    }
+    if touched.default() { authority.require(Access::Write, Resource::Operator) } else { Ok(()) }
 }
 
 /// A segment as the router decodes it. What cannot be decoded is no name, and no route takes it.
@@ -114,7 +142,7 @@ mod tests {
             (Method::PUT, "/v1/intentions/web/api", permission(Access::Write, Subject::Intentions("api".into()))),
             (Method::PUT, "/v1/intentions/web/%61pi", permission(Access::Write, Subject::Intentions("api".into()))),
             (Method::DELETE, "/v1/intentions/web/%2A", permission(Access::Write, Subject::Intentions("*".into()))),
-            (Method::PUT, "/v1/intentions", permission(Access::Write, Subject::AllIntentions)),
+            (Method::PUT, "/v1/intentions", permission(Access::Write, Subject::Intentions(String::new()))),
             (Method::POST, "/v1/rollback", permission(Access::Write, Subject::AllIntentions)),
             (Method::GET, "/v1/history", permission(Access::Read, Subject::Intentions(String::new()))),
             (Method::PUT, "/v1/service-config", permission(Access::Write, Subject::AllServices)),

@@ -1,6 +1,7 @@
 //! Intentions, the default policy, and what the evaluator says.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::State;
@@ -13,16 +14,16 @@ use postern_api::question::{AskedRequest, CalledService, judge};
 use postern_intentions::{PairKey, Party, Protocol};
 use postern_names::ServiceName;
 use postern_traffic::ServiceSettings;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::auth::refusal;
-use super::effects;
 use super::error::ApiError;
 use super::input::{Input, LargeInput, Pair, Query};
-use super::{Shared, rfc3339};
+use super::{Api, Shared, rfc3339};
+use super::{demand, effects};
 use crate::acl::{Access, Authority, Resource};
 use crate::mirror::View;
-use crate::policy::Author;
+use crate::policy::{Author, Deletion, Touched};
 use crate::push::{SidecarStatus, Sidecars};
 use crate::records::IntentionRecord;
 
@@ -55,14 +56,38 @@ pub(super) async fn get(State(api): Shared, pair: Pair) -> Result<Json<Vec<Store
     Ok(Json(found))
 }
 
+/// What became of a change, or would.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Outcome {
+    Written(Box<Written>),
+    Planned(Box<Applied>),
+}
+
+impl Outcome {
+    async fn planned(api: Arc<Api>, authority: Authority, applied: Applied) -> Result<Json<Self>, ApiError> {
+        Ok(Json(Self::Planned(Box::new(effects::told(api, authority, applied).await?))))
+    }
+
+    fn written(written: Written) -> Json<Self> {
+        Json(Self::Written(Box::new(written)))
+    }
+}
+
 /// `PUT /v1/intentions/{source}/{destination}`
 pub(super) async fn set(
     State(api): Shared,
     Extension(author): Extension<Author>,
+    Extension(authority): Extension<Authority>,
     pair: Pair,
     Input(request): Input<SetRequest>,
-) -> Result<Json<Written>, ApiError> {
-    Ok(Json(api.policy.set(pair.source, pair.destination, request, &author).await?))
+) -> Result<Json<Outcome>, ApiError> {
+    let Pair { source, destination } = pair;
+    if request.dry_run {
+        let planned = api.policy.plan_set(source, destination, request, &author).await?;
+        return Outcome::planned(api, authority, planned).await;
+    }
+    Ok(Outcome::written(api.policy.set(source, destination, request, &author).await?))
 }
 
 /// What a deletion says in its query.
@@ -72,17 +97,26 @@ pub(super) struct DeleteQuery {
     temporary: bool,
     reason: Option<String>,
     wait_ms: u64,
+    dry_run: bool,
+    expected_revision: Option<u64>,
 }
 
 /// `DELETE /v1/intentions/{source}/{destination}`
 pub(super) async fn delete(
     State(api): Shared,
     Extension(author): Extension<Author>,
+    Extension(authority): Extension<Authority>,
     pair: Pair,
     Query(query): Query<DeleteQuery>,
-) -> Result<Json<Written>, ApiError> {
-    let key = key(&pair, query.temporary);
-    Ok(Json(api.policy.delete(key, query.reason, query.wait_ms, &author).await?))
+) -> Result<Json<Outcome>, ApiError> {
+    let DeleteQuery { temporary, reason, wait_ms, dry_run, expected_revision } = query;
+    let key = key(&pair, temporary);
+    if dry_run {
+        let planned = api.policy.plan_delete(&key, expected_revision).await?;
+        return Outcome::planned(api, authority, planned).await;
+    }
+    let deletion = Deletion { reason, wait_ms, expected_revision };
+    Ok(Outcome::written(api.policy.delete(key, deletion, &author).await?))
 }
 
 /// `PUT /v1/intentions`
@@ -93,7 +127,12 @@ pub(super) async fn apply(
     LargeInput(request): LargeInput<ApplyRequest>,
 ) -> Result<Json<Applied>, ApiError> {
     let dry_run = request.dry_run;
-    let applied = api.policy.apply(request, &author).await?;
+    let may = |touched: &Touched<'_>| demand::of_apply(&authority, touched).map_err(|denied| refusal(&authority, denied));
+    let mut applied = api.policy.apply_if(request, &author, may).await?;
+    if !authority.may(Access::Read, Resource::AllIntentions) {
+        // Whether `web -> *` gives way to others is for whoever may read what is said of every destination.
+        applied.shadowed.retain(|shadowed| !shadowed.intention.ends_with("-> *"));
+    }
     Ok(Json(if dry_run { effects::told(api, authority, applied).await? } else { applied }))
 }
 
@@ -101,9 +140,14 @@ pub(super) async fn apply(
 pub(super) async fn set_default(
     State(api): Shared,
     Extension(author): Extension<Author>,
+    Extension(authority): Extension<Authority>,
     Input(request): Input<DefaultRequest>,
-) -> Result<Json<Written>, ApiError> {
-    Ok(Json(api.policy.set_default(request, &author).await?))
+) -> Result<Json<Outcome>, ApiError> {
+    if request.dry_run {
+        let planned = api.policy.plan_default(&request).await?;
+        return Outcome::planned(api, authority, planned).await;
+    }
+    Ok(Outcome::written(api.policy.set_default(request, &author).await?))
 }
 
 /// `POST /v1/decide`

@@ -12,8 +12,8 @@ use postern_intentions::{Intention, PairKey, Party, Shadowed, never_matched, sha
 use serde_json::json;
 
 use super::{
-    Author, Changed, Committed, Draft, MAX_CHANGES, Pairs, Policy, PolicyError, TRIES, check_reason, default_op, entry, json_of,
-    notes, pair, permanent, understanding,
+    Author, Changed, Committed, Draft, MAX_CHANGES, Pairs, Policy, PolicyError, TRIES, check_base, check_reason, default_op,
+    entry, json_of, notes, pair, permanent, understanding,
 };
 use crate::mirror::{Mirror, View};
 use crate::records::change_set::{ChangeSetRecord, POINTER, StagedChange};
@@ -47,6 +47,35 @@ pub(super) enum Told {
     Difference,
 }
 
+/// What an apply touches.
+pub struct Touched<'a> {
+    plan: &'a Plan,
+    wanted: &'a [Intention],
+    unreadable: &'a [PairKey],
+}
+
+impl<'a> Touched<'a> {
+    /// The destinations of the intentions that come or change, and those of intentions that stay as the request has them.
+    pub fn of_request(&self) -> (BTreeSet<&'a Party>, BTreeSet<&'a Party>) {
+        let set = self.plan.added.iter().chain(self.plan.changed.iter().map(|(_, after)| after));
+        let set: BTreeSet<PairKey> = set.map(Intention::key).collect();
+        let (set, kept): (Vec<_>, Vec<_>) = self.wanted.iter().partition(|intention| set.contains(&intention.key()));
+        let destinations = |of: Vec<&'a Intention>| of.into_iter().map(|intention| &intention.destination).collect();
+        (destinations(set), destinations(kept))
+    }
+
+    /// The destinations of the intentions that go, since the request does not have them.
+    pub fn left_out(&self) -> BTreeSet<&'a Party> {
+        let removed = self.plan.removed.iter().map(|intention| &intention.destination);
+        removed.chain(self.unreadable.iter().map(|key| &key.destination)).collect()
+    }
+
+    /// Whether the default becomes another.
+    pub fn default(&self) -> bool {
+        self.plan.default.is_some()
+    }
+}
+
 /// What an apply would do, and what to know about it.
 struct Planned {
     plan: Plan,
@@ -69,9 +98,23 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`].
     pub async fn apply(&self, request: ApplyRequest, author: &Author) -> Result<Applied, PolicyError> {
+        self.apply_if(request, author, |_| Ok(())).await
+    }
+
+    /// The same for somebody who may not change everything: `may` is asked about what this touches, before anything of it
+    /// is told or done.
+    ///
+    /// # Errors
+    /// What `may` says, and every [`PolicyError`].
+    pub async fn apply_if<E: From<PolicyError>>(
+        &self,
+        request: ApplyRequest,
+        author: &Author,
+        may: impl Fn(&Touched<'_>) -> Result<(), E>,
+    ) -> Result<Applied, E> {
         check_reason(request.reason.as_deref())?;
         let wanted = Wanted { request, what: "intention.apply", keeps: BTreeSet::new(), scope: None, told: Told::Everything };
-        self.apply_wanted(wanted, author, |_| Ok(())).await
+        self.apply_wanted(wanted, author, |_| Ok(()), may).await
     }
 
     /// Makes the permanent intentions of one destination equal to those of the request; others are not looked at. `check`
@@ -97,7 +140,7 @@ impl Policy {
         };
         let wanted =
             Wanted { request, what: "intention.apply", keeps: BTreeSet::new(), scope: Some(destination), told: Told::Difference };
-        self.apply_wanted(wanted, author, check).await
+        self.apply_wanted(wanted, author, check, |_| Ok(())).await
     }
 
     pub(super) async fn apply_wanted<E: From<PolicyError>>(
@@ -105,6 +148,7 @@ impl Policy {
         wanted: Wanted,
         author: &Author,
         check: impl Fn(&View) -> Result<(), E>,
+        may: impl Fn(&Touched<'_>) -> Result<(), E>,
     ) -> Result<Applied, E> {
         let wanted = Arc::new(wanted);
         let request = &wanted.request;
@@ -113,16 +157,13 @@ impl Policy {
                 self.staging.move_all().await?;
             }
             let marker = self.current_marker().await?;
-            if let Some(expected) = request.expected_revision
-                && marker > expected
-            {
-                return Err(PolicyError::Stale { expected, stored: marker }.into());
-            }
+            check_base(request.expected_revision, marker)?;
             if !request.dry_run && self.mirror.read(|view| view.change_sets.in_force().is_some()) {
                 continue;
             }
             self.mirror.read(&check)?;
             let planned = self.plan(&wanted, author).await?;
+            may(&planned.touched(request))?;
             if request.dry_run || planned.is_empty() {
                 return Ok(planned.applied(None));
             }
@@ -235,6 +276,10 @@ impl Policy {
 impl Planned {
     fn is_empty(&self) -> bool {
         self.plan.is_empty() && self.unreadable.is_empty()
+    }
+
+    fn touched<'a>(&'a self, request: &'a ApplyRequest) -> Touched<'a> {
+        Touched { plan: &self.plan, wanted: &request.intentions, unreadable: &self.unreadable }
     }
 
     fn applied(self, written: Option<Written>) -> Applied {

@@ -19,11 +19,7 @@ impl Policy {
         super::check_reason(request.reason.as_deref())?;
         for _ in 0..TRIES {
             let (now, unreadable, marker) = self.now().await?;
-            if let Some(expected) = request.expected_revision
-                && marker > expected
-            {
-                return Err(PolicyError::Stale { expected, stored: marker });
-            }
+            super::check_base(request.expected_revision, marker)?;
             if request.revision > self.mirror.revision() {
                 let last = self.mirror.revision();
                 let what = format!("revision {} is not there yet: the store is at revision {last}", request.revision);
@@ -46,7 +42,7 @@ impl Policy {
                     wait_ms: request.wait_ms,
                 },
             };
-            match self.apply_wanted(wanted, author, |_| Ok::<(), PolicyError>(())).await {
+            match self.apply_wanted(wanted, author, |_| Ok::<(), PolicyError>(()), |_| Ok(())).await {
                 // Something else was changed since it was looked at.
                 Err(PolicyError::Stale { .. }) => {}
                 done => return done,

@@ -316,9 +316,10 @@ async fn single_changes_count_while_the_set_is_still_being_moved() {
     let key = |n: usize| intentions(n..n + 1, Action::Allow)[0].key();
     assert!(in_force.is_some() && staging.holds(&key(7)));
 
-    let set = SetRequest { verb: SetVerb::Deny, expires_in_s: None, reason: None, wait_ms: 0 };
+    let set =
+        SetRequest { verb: SetVerb::Deny, expires_in_s: None, reason: None, wait_ms: 0, dry_run: false, expected_revision: None };
     let deny = house.policy.set(key(7).source, key(7).destination, set, &author()).await.unwrap();
-    house.policy.delete(key(1500), None, 0, &author()).await.unwrap();
+    house.policy.delete(key(1500), Deletion::default(), &author()).await.unwrap();
     assert!(deny.revision > applied.written.unwrap().revision);
     let mut expected = wanted;
     expected.retain(|intention| intention.key() != key(1500));

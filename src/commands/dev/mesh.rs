@@ -210,7 +210,14 @@ impl Mesh {
     /// Allows a call, and waits until that is in force.
     pub async fn allow(&self, source: &str, destination: &str) -> Result<(), Failure> {
         let wait = Duration::from_secs(5);
-        let request = SetRequest { verb: SetVerb::Allow, expires_in_s: None, reason: Some("meshctl dev".into()), wait_ms: 5_000 };
+        let request = SetRequest {
+            verb: SetVerb::Allow,
+            expires_in_s: None,
+            reason: Some("meshctl dev".into()),
+            wait_ms: 5_000,
+            dry_run: false,
+            expected_revision: None,
+        };
         let _: Written = self
             .client()
             .await?

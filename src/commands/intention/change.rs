@@ -25,6 +25,8 @@ pub async fn set(output: &Output, verb: SetVerb, args: SetArgs) -> Outcome {
         expires_in_s: for_time.map(|time| time.as_secs()),
         reason: change.reason,
         wait_ms: milliseconds(change.wait),
+        dry_run: false,
+        expected_revision: None,
     };
     let path = path_of(&pair.source, &pair.destination);
     let written: Written = Client::find().await?.call(Method::PUT, &path, Some(&request), change.wait).await?;
@@ -50,7 +52,13 @@ pub async fn delete(output: &Output, pair: PairArgs, temporary: bool, change: Ch
 
 /// Changes the default policy.
 pub async fn default(output: &Output, policy: DefaultPolicy, change: ChangeArgs) -> Outcome {
-    let request = DefaultRequest { policy, reason: change.reason, wait_ms: milliseconds(change.wait) };
+    let request = DefaultRequest {
+        policy,
+        reason: change.reason,
+        wait_ms: milliseconds(change.wait),
+        dry_run: false,
+        expected_revision: None,
+    };
     let written: Written = Client::find().await?.call(Method::PUT, "/v1/default-policy", Some(&request), change.wait).await?;
     finish(output, &written, &format!("default: {policy}"), change.wait)
 }

@@ -5,6 +5,7 @@ import json
 import sys
 import time
 
+import page_changes
 from page_browser import NARROW, SCHEMES, WIDE, Keys, Page
 from page_mesh import relay
 
@@ -147,6 +148,12 @@ def intentions(page, token):
 
 def keys(page, token):
     """A key is made and changed; what somebody else changed meanwhile is not overwritten unseen."""
+
+    def outside(method, path, body=None):
+        script = "return fetch(arguments[0], {method: arguments[1], body: arguments[2], headers: {'X-Consul-Token': arguments[3]}}).then((answer) => answer.text())"
+        return page.driver.execute_script(script, path, method, body, token)
+
+    colour = "/v1/kv/app/color%20of%20the%20day"
     page.log_in(token)
     page.go("/kv", "Keys")
     page.fill("New key", "app/color of the day")
@@ -156,16 +163,54 @@ def keys(page, token):
     page.fill("Flags", "42")
     page.press("Save")
     page.until_text("#main [role=status]", "Saved.")
-    script = "return fetch(arguments[0], {method: 'PUT', body: 'red', headers: {'X-Consul-Token': arguments[1]}}).then((answer) => answer.json())"
-    assert page.driver.execute_script(script, "/v1/kv/app/color%20of%20the%20day?flags=7", token) is True
+    assert outside("PUT", f"{colour}?flags=7", "red") == "true"
     page.fill("Value", "yellow")
+    # More than a number holds in JavaScript.
+    page.fill("Flags", "18446744073709551615")
     page.press("Save")
     page.until_text("#main .failed", "was changed at revision")
     page.until_text("#main pre", "red")
     page.press("Keep mine, to save over it")
     page.until("mine is kept", lambda: page.control("Value").get_attribute("value") == "yellow")
+    assert page.control("Flags").get_attribute("value") == "18446744073709551615"
     page.press("Save")
     page.until_text("#main [role=status]", "Saved.")
+    assert page.control("Flags").get_attribute("value") == "18446744073709551615"
+    assert '"Flags":18446744073709551615' in outside("GET", colour).replace(" ", "")
+    # It became what is no text, and then it went: what is typed stays all the same.
+    page.fill("Value", "green")
+    script = "return fetch(arguments[0], {method: 'PUT', body: new Uint8Array([0, 255, 16]), headers: {'X-Consul-Token': arguments[1]}}).then((answer) => answer.text())"
+    assert page.driver.execute_script(script, colour, token) == "true"
+    page.press("Save")
+    page.until_text("#main .failed", "was changed at revision")
+    page.until_text("#main pre", "00 ff 10")
+    page.press("Keep mine, to save over it")
+    page.until("mine is kept", lambda: page.control("Value").get_attribute("value") == "green")
+    assert outside("DELETE", colour) == "true"
+    page.press("Save")
+    page.until_text("#main .failed", "was deleted after")
+    page.press("Keep mine, to save over it")
+    page.until_text("#main", "not there yet")
+    assert page.control("Value").get_attribute("value") == "green"
+    page.fill("Value", "yellow")
+    page.press("Save")
+    page.until_text("#main [role=status]", "Saved.")
+    # What is no text is shown, and can go, and is not changed.
+    page.driver.execute_script(script, "/v1/kv/app/blob", token)
+    page.go("/kv/app/blob", "Keys")
+    page.until("it is shown", lambda: page.control("Value").get_attribute("value") == "00 ff 10")
+    page.until_text("#main", "is not text")
+    assert page.control("Value").get_attribute("readonly") and not page.named("button", "Save", "#main")
+    page.press("Delete…")
+    assert outside("PUT", "/v1/kv/app/blob", "text now") == "true"
+    page.press("Delete")
+    page.until_text("#main .failed", "Nothing was deleted")
+    assert not page.named("button", "Keep mine, to save over it", "#main")
+    page.press("Take what it says now")
+    page.until("it is text", lambda: page.control("Value").get_attribute("value") == "text now")
+    page.press("Delete…")
+    page.press("Delete")
+    page.until("it is gone", lambda: "blob" not in page.text("#main") and page.find("#main table"))
     # A browser takes dots for the way up, a store does not.
     page.go("/kv/app/../motd", "Keys")
     page.until_text("#main", "not there yet")
@@ -274,7 +319,7 @@ def main():
     what, control, token, *more = sys.argv[1:]
     address = relay(control, *(int(number) for number in more or (500, 3000))) if what == "large" else control
     with Page(address) as page:
-        answer = globals()[what](page, token, *more)
+        answer = (globals().get(what) or getattr(page_changes, what))(page, token, *more)
     print(json.dumps(answer))
 
 

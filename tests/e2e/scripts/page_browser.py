@@ -80,6 +80,10 @@ class Page:
         element = self.find(selector)
         return element.text if element else ""
 
+    def rows(self):
+        """The texts of the rows of the table of a view."""
+        return self.driver.execute_script("return [...document.querySelectorAll('#main tbody tr')].map((row) => row.innerText)")
+
     def until(self, what, look):
         """Asks again until there is an answer."""
         deadline = time.monotonic() + PATIENCE
@@ -150,6 +154,14 @@ class Page:
                 return
         raise AssertionError(f"{label} has no {option!r}")
 
+    def press_choice(self, begin):
+        """The choice whose text begins so."""
+        script = """
+            const scope = document.querySelector("dialog:last-of-type") ?? document;
+            return [...scope.querySelectorAll("label.choice")].find((one) => one.textContent.startsWith(arguments[0])) ?? null;
+        """
+        self.until(f"there is a choice {begin!r}", lambda: self.driver.execute_script(script, begin)).click()
+
     def type(self, *keys):
         webdriver.ActionChains(self.driver).send_keys(*keys).perform()
 
@@ -171,6 +183,14 @@ class Page:
         result = self.driver.execute_async_script("axe.run(document, {resultTypes: ['violations']}).then(arguments[0])")
         bad = [one for one in result["violations"] if one["impact"] in ("serious", "critical")]
         return [f"{one['id']}: {node['html'][:200]} {node['failureSummary'][:400]}" for one in bad for node in one["nodes"]]
+
+    def check_faults(self, axe):
+        """In both colour schemes."""
+        found = []
+        for scheme in reversed(SCHEMES):
+            self.look(WIDE, scheme)
+            found += [f"{scheme}: {fault}" for fault in self.faults(axe)]
+        assert not found, "\n".join(found)
 
     def check_nothing_left(self):
         """No request went elsewhere, nothing is kept, nothing was written to the console."""

@@ -21,7 +21,7 @@ use super::error::ConsulError;
 use super::fields::Fields;
 use crate::acl::{Access, Resource};
 use crate::mirror::{Topic, View};
-use crate::policy::PolicyError;
+use crate::policy::{Deletion, PolicyError};
 
 impl From<PolicyError> for ConsulError {
     fn from(error: PolicyError) -> Self {
@@ -186,7 +186,7 @@ pub(super) fn default_action(view: &View) -> Action {
 
 async fn delete(api: &Api, call: &Call, source: Party, destination: Party) -> Result<Answer, ConsulError> {
     call.require(Access::Write, Resource::Intentions(&destination.to_string()))?;
-    match api.policy.delete(PairKey { source, destination, temporary: false }, None, 0, &call.author).await {
+    match api.policy.delete(PairKey { source, destination, temporary: false }, Deletion::default(), &call.author).await {
         // What is not there is deleted already.
         Ok(_) | Err(PolicyError::NotFound { .. }) => Answer::json(call, &true),
         Err(error) => Err(error.into()),

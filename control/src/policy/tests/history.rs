@@ -19,12 +19,20 @@ impl House {
     }
 
     async fn set(&self, source: &str, destination: &str, verb: SetVerb, expires_in_s: Option<u64>) -> u64 {
-        let request = SetRequest { verb, expires_in_s, reason: Some("a reason".into()), wait_ms: 0 };
+        let request = SetRequest {
+            verb,
+            expires_in_s,
+            reason: Some("a reason".into()),
+            wait_ms: 0,
+            dry_run: false,
+            expected_revision: None,
+        };
         self.policy.set(source.parse().unwrap(), destination.parse().unwrap(), request, &author()).await.unwrap().revision
     }
 
     async fn set_default(&self, policy: DefaultPolicy) -> u64 {
-        self.policy.set_default(DefaultRequest { policy, reason: None, wait_ms: 0 }, &author()).await.unwrap().revision
+        let request = DefaultRequest { policy, reason: None, wait_ms: 0, dry_run: false, expected_revision: None };
+        self.policy.set_default(request, &author()).await.unwrap().revision
     }
 
     fn now(&self) -> (Vec<Intention>, DefaultPolicy) {
@@ -90,7 +98,7 @@ async fn take(house: &House, model: &Model, step: &Step) -> Result<(), TestCaseE
         }
         Step::Delete(source, destination) => {
             let key = PairKey { source: name(*source), destination: name(*destination), temporary: false };
-            match house.policy.delete(key, None, 0, &author()).await {
+            match house.policy.delete(key, Deletion::default(), &author()).await {
                 Ok(_) | Err(PolicyError::NotFound { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -155,7 +163,8 @@ async fn each_change_is_told_with_who_when_why_and_the_difference() {
     let default = house.set_default(DefaultPolicy::Audit).await;
     let temporary = house.set("web", "db", SetVerb::Allow, Some(60)).await;
     let key = PairKey { source: "web".parse().unwrap(), destination: "api".parse().unwrap(), temporary: false };
-    let deleted = house.policy.delete(key, Some("not needed".into()), 0, &author()).await.unwrap().revision;
+    let deletion = Deletion { reason: Some("not needed".into()), ..Deletion::default() };
+    let deleted = house.policy.delete(key, deletion, &author()).await.unwrap().revision;
     house.set_default(DefaultPolicy::Audit).await;
     assert_eq!(house.policy.sweep(SystemTime::now() + Duration::from_secs(3600)).await.unwrap(), 1);
 

@@ -2,8 +2,8 @@
 
 import { Failure, call, path as route } from "./api.js";
 import { button, field, h, replace, select } from "./dom.js";
-import { dialog, failed } from "./parts.js";
-import { permissionText, planned } from "./plan.js";
+import { failed } from "./parts.js";
+import { askThenPlan, permissionText } from "./plan.js";
 
 const TIMES = [
   ["", "for good"],
@@ -16,19 +16,21 @@ const TIMES = [
  * Asks how much to allow of a call {source, destination, method?, shape?, verdict?}; `suggested` is the smallest intention, where the
  * evaluator named it. Resolves with whether it was done.
  */
-export async function allow(asked) {
-  const wanted = await dialog(`Allow ${asked.source} → ${asked.destination}`, (close) => choices(asked, close));
-  if (!wanted) return false;
+export function allow(asked) {
   const name = `Allow ${asked.source} → ${asked.destination}`;
-  const body = { intentions: [wanted.intention], merge: true };
-  const pair = route("intentions", asked.source, asked.destination);
-  const isOfPair = Boolean(wanted.intention.action);
-  const set = { method: "PUT", path: pair, body: { verb: "allow", expires_in_s: wanted.seconds } };
-  return planned(
+  return askThenPlan(
     name,
-    { method: "PUT", path: "/v1/intentions", body },
-    wanted.seconds ? { instead: set } : { fallback: isOfPair ? set : undefined },
+    (close) => choices(asked, close),
+    ({ permissions, seconds }) => ({ name, change: permissions ? inPart(permissions) : wholly(asked, seconds) }),
   );
+}
+
+function wholly({ source, destination }, seconds) {
+  return { method: "PUT", path: route("intentions", source, destination), body: { verb: "allow", expires_in_s: seconds } };
+}
+
+function inPart(intention) {
+  return { method: "PUT", path: "/v1/intentions", body: { intentions: [intention], merge: true } };
 }
 
 function choices(asked, close) {
@@ -59,14 +61,12 @@ function choices(asked, close) {
   const next = async () => {
     try {
       if (chosen() === "suggested") {
-        close({ intention: asked.suggested });
+        close({ permissions: asked.suggested });
         return;
       }
       const permission = permissionOf(chosen(), asked, prefix);
-      const intention = permission
-        ? await withPermission(asked, permission)
-        : { source: asked.source, destination: asked.destination, action: "allow" };
-      close({ intention, seconds: !permission && time.value ? Number(time.value) : undefined });
+      if (permission) close({ permissions: await withPermission(asked, permission) });
+      else close({ seconds: time.value ? Number(time.value) : undefined });
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
       replace(outcome, failed(error));

@@ -1,8 +1,7 @@
 // The form of one intention.
 
 import { button, field, h, replace, select } from "./dom.js";
-import { dialog } from "./parts.js";
-import { planned } from "./plan.js";
+import { askThenPlan } from "./plan.js";
 
 const PATHS = [
   ["", "any path"],
@@ -12,12 +11,16 @@ const PATHS = [
 ];
 
 /** Edits `stored`, or makes a new one. Resolves with whether it was saved. */
-export async function intentionForm(stored, names) {
+export function intentionForm(stored, names) {
   const name = stored ? `Edit ${stored.source} -> ${stored.destination}` : "Add an intention";
-  const intention = await dialog(name, (close) => form(stored, names, close));
-  if (!intention) return false;
-  const change = { method: "PUT", path: "/v1/intentions", body: { intentions: [intention], merge: true } };
-  return planned(`${intention.source} -> ${intention.destination}`, change);
+  return askThenPlan(
+    name,
+    (close) => form(stored, names, close),
+    (intention) => ({
+      name: `${intention.source} -> ${intention.destination}`,
+      change: { method: "PUT", path: "/v1/intentions", body: { intentions: [intention], merge: true } },
+    }),
+  );
 }
 
 function form(stored, names, close) {
@@ -83,6 +86,7 @@ function form(stored, names, close) {
   };
   const submit = (event) => {
     event.preventDefault();
+    problem.hidden = true;
     try {
       close(read());
     } catch (error) {

@@ -6,111 +6,127 @@ import { count, millis, plural, rate, when } from "./format.js";
 import { dialog, failed, verdict } from "./parts.js";
 
 const WAIT_MS = 5000;
+const CONFLICT = 409;
+
+/** What a plan is closed with that is to be asked for otherwise. */
+const BACK = "back";
+
+/**
+ * Asks in a dialog what to change, and shows the plan of that. «Back» leads from the plan to the dialog as it was left.
+ * @param {string} name the title of the dialog
+ * @param {(close: (wanted: any) => void) => Node} build its content, as `dialog` takes it
+ * @param {(wanted: any) => {name: string, change: object}} planOf what `planned` is asked then
+ * @returns whether it was done
+ */
+export async function askThenPlan(name, build, planOf) {
+  let close;
+  const content = build((wanted) => close(wanted));
+  const reason = reasonField();
+  for (;;) {
+    const wanted = await dialog(name, (closing) => {
+      close = closing;
+      return content;
+    });
+    if (!wanted) return false;
+    const { name: what, change } = planOf(wanted);
+    const done = await shown(what, change, { reason, hasBack: true });
+    if (done !== BACK) return Boolean(done);
+  }
+}
 
 /**
  * Shows the plan of a change and carries it out when that is confirmed.
  * @param {string} name what the change is, as a title
- * @param {{method: string, path: string, body: object}} change a route that takes `dry_run` and `expected_revision`
- * @param {{check?: (plan: object) => string | undefined, instead?: object, fallback?: object}} more `check` gives the reason why a
- * plan must not be carried out; `instead` is what is done in place of the change that was planned, `fallback` what is offered to a
- * token that may not plan: {method, path, body or query}; `always` says in words what no plan shows
+ * @param {{method: string, path: string, body?: object, query?: object}} change a route that takes `dry_run` and `expected_revision`
  * @returns whether it was done
  */
-export function planned(name, change, { check, instead, fallback = instead, always } = {}) {
-  return dialog(name, (close) => {
-    const content = h("div", { class: "plan" }, h("p", { class: "quiet" }, "Working out what it would do…"));
-    show(content, close, { name, change, check, instead, fallback, always });
-    return content;
-  }).then(Boolean);
+export async function planned(name, change) {
+  return Boolean(await shown(name, change, { reason: reasonField(), hasBack: false }));
 }
 
-async function show(content, close, { name, change, check, instead, fallback, always }) {
+function reasonField() {
+  return h("input", { type: "text", maxlength: 500 });
+}
+
+function shown(name, change, { reason, hasBack }) {
+  return dialog(name, (close) => {
+    const content = h("div", { class: "plan" });
+    const back = hasBack ? button("Back", () => close(BACK)) : null;
+    show({ content, close, name, change, back, reason });
+    return content;
+  });
+}
+
+/** @param {{content: Element, close: Function, name: string, change: object, back: Element | null, reason: Element}} view */
+async function show(view) {
+  const { content, name, change, back, reason } = view;
+  replace(content, h("p", { class: "quiet" }, "Working out what it would do…"));
   let plan;
   try {
-    plan = await call(change.method, change.path, { body: { ...change.body, dry_run: true } });
+    plan = await asked(change, { dry_run: true });
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    if (error.status === 403 && fallback) withoutPlan(content, close, { fallback, error });
-    else replace(content, failed(error));
+    replace(content, failed(error), back);
     return;
   }
-  const refusal = check?.(plan);
-  const reason = h("input", { type: "text", maxlength: 500 });
   const outcome = h("div");
-  const save = button(
-    "Do it",
-    async () => {
-      const since = { expected_revision: plan.base_revision, wait_ms: WAIT_MS, reason: reason.value || undefined };
-      const done = () =>
-        instead ? carriedOut(instead, reason.value) : call(change.method, change.path, { body: { ...change.body, ...since } });
-      await finish(done, outcome, [save, reason], close);
-    },
-    { class: "primary" },
-  );
-  const isEmpty = !always && !hasChange(plan);
+  const save = button("Do it", () => carryOut(view, plan, save, outcome), { class: "primary" });
+  const isEmpty = !hasChange(plan);
   replace(
     content,
-    always ? h("p", {}, always) : [differences(plan), effects(plan)],
-    refusal ? h("p", { class: "failed" }, refusal) : null,
-    isEmpty ? h("p", {}, "Nothing would change.") : null,
-    isEmpty || refusal ? null : [field("Reason, for the history", reason), h("div", { class: "row" }, save)],
+    differences(plan),
+    effects(plan),
+    isEmpty ? h("p", {}, "Nothing would change.") : field("Reason, for the history", reason),
+    h("div", { class: "row" }, isEmpty ? null : save, back),
     outcome,
   );
   say(`${name}: the plan is shown.`);
 }
 
-/** A token that may write this pair alone cannot ask for a plan. */
-function withoutPlan(content, close, { fallback, error }) {
-  const outcome = h("div");
-  const reason = h("input", { type: "text", maxlength: 500 });
-  const save = button("Do it without a plan", () =>
-    finish(() => carriedOut(fallback, reason.value), outcome, [save, reason], close),
-  );
-  replace(
-    content,
-    failed(error),
-    h("p", {}, "To see a plan, a token needs intentions:write for every destination."),
-    field("Reason, for the history", reason),
-    save,
-    outcome,
-  );
+/** The change with more members: in its body, or in its query where it has none. */
+function asked({ method, path, body, query }, more) {
+  if (method !== "DELETE") return call(method, path, { body: { ...body, ...more } });
+  return call(method, path, { query: { ...query, ...more, dry_run: more.dry_run ? "true" : undefined } });
 }
 
-function carriedOut({ method, path, body, query }, reason) {
-  const given = reason || undefined;
-  if (method === "DELETE") return call(method, path, { query: { ...query, wait_ms: WAIT_MS, reason: given } });
-  return call(method, path, { body: { ...body, wait_ms: WAIT_MS, reason: given } });
-}
-
-async function finish(act, outcome, controls, close) {
+async function carryOut(view, plan, save, outcome) {
+  const { close, change, back, reason } = view;
+  const since = { expected_revision: plan.base_revision, wait_ms: WAIT_MS, reason: reason.value || undefined };
+  let answer;
   try {
-    const answer = await act();
-    const written = answer.written ?? answer;
-    controls.forEach((control) => {
-      control.disabled = true;
-    });
-    const done = button("Close", () => close(true), { class: "primary" });
-    replace(
-      outcome,
-      h("p", { class: "done" }, `Done. ${inForce(written)}`),
-      (written?.notes ?? []).map((note) => h("p", {}, note)),
-      done,
-    );
-    say(`Done. ${inForce(written)}`);
-    // However the dialog is closed now, the change is made.
-    outcome.closest("dialog").addEventListener("cancel", (event) => {
-      event.preventDefault();
-      close(true);
-    });
-    outcome
-      .closest("dialog")
-      .querySelector(".title button")
-      .addEventListener("click", () => close(true), { capture: true });
-    done.focus();
+    answer = await asked(change, since);
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
-    replace(outcome, failed(error));
+    replace(outcome, failed(error), error.status === CONFLICT ? again(view, save) : null);
+    return;
   }
+  const written = answer.written ?? answer;
+  for (const control of [save, reason, back].filter(Boolean)) control.disabled = true;
+  const done = button("Close", () => close(true), { class: "primary" });
+  replace(
+    outcome,
+    h("p", { class: "done" }, `Done. ${inForce(written)}`),
+    (written?.notes ?? []).map((note) => h("p", {}, note)),
+    done,
+  );
+  say(`Done. ${inForce(written)}`);
+  // However the dialog is closed now, the change is made.
+  const around = outcome.closest("dialog");
+  around.addEventListener("cancel", (event) => {
+    event.preventDefault();
+    close(true);
+  });
+  around.querySelector(".title button").addEventListener("click", () => close(true), { capture: true });
+  done.focus();
+}
+
+/** Somebody else was faster. The plan was of what there was then; what was typed stays. */
+function again(view, save) {
+  save.disabled = true;
+  return [
+    h("p", {}, "Somebody else changed intentions meanwhile, and nothing of this was done."),
+    button("Show the plan of what there is now", () => show(view), { class: "primary" }),
+  ];
 }
 
 /** «in force on 3 of 3 sidecars after 4 ms» */

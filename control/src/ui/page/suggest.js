@@ -3,8 +3,8 @@
 import { Failure, call } from "./api.js";
 import { button, field, h, replace, select } from "./dom.js";
 import { clock, count, plural } from "./format.js";
-import { dialog, failed, table } from "./parts.js";
-import { planned, says } from "./plan.js";
+import { failed, table } from "./parts.js";
+import { askThenPlan, says } from "./plan.js";
 
 const SPANS = [
   ["3600", "1 hour"],
@@ -15,42 +15,45 @@ const SPANS = [
 
 /** Shows them, and their plan. `changed` is told when they were put in force. */
 export async function suggest(changed) {
-  const wanted = await dialog("Intentions from what was seen", (close) => {
-    const span = select(SPANS, "86400");
-    const depth = select(
-      [
-        ["", "whole services"],
-        ["l7", "methods and paths"],
-      ],
-      "",
-    );
-    const answer = h("div", { "aria-live": "polite" });
-    const ask = async () => {
-      try {
-        const body = { since_s: Number(span.value), l7: depth.value === "l7" };
-        replace(answer, suggestion(await call("POST", "/v1/suggest", { body }), close));
-      } catch (error) {
-        if (!(error instanceof Failure)) throw error;
-        replace(answer, failed(error));
-      }
-    };
-    return h(
+  if (await askThenPlan("Intentions from what was seen", choices, planOf)) await changed();
+}
+
+function planOf({ intentions, isWhole }) {
+  const body = { intentions, merge: !isWhole, default: isWhole ? "deny" : undefined };
+  return { name: isWhole ? "Only what was seen" : "Add what was seen", change: { method: "PUT", path: "/v1/intentions", body } };
+}
+
+function choices(close) {
+  const answer = h("div", { "aria-live": "polite" });
+  // What is shown is of what was chosen when it was asked for.
+  const on = { change: () => replace(answer) };
+  const span = select(SPANS, "86400", { on });
+  const depths = [
+    ["", "whole services"],
+    ["l7", "methods and paths"],
+  ];
+  const depth = select(depths, "", { on });
+  const ask = async () => {
+    try {
+      const body = { since_s: Number(span.value), l7: depth.value === "l7" };
+      replace(answer, suggestion(await call("POST", "/v1/suggest", { body }), close));
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      replace(answer, failed(error));
+    }
+  };
+  return h(
+    "div",
+    {},
+    h(
       "div",
-      {},
-      h(
-        "div",
-        { class: "row" },
-        field("Seen in the last", span),
-        field("Down to", depth),
-        button("Suggest", ask, { class: "primary" }),
-      ),
-      answer,
-    );
-  });
-  if (!wanted) return;
-  const name = wanted.isWhole ? "Only what was seen" : "Add what was seen";
-  const body = { intentions: wanted.intentions, merge: !wanted.isWhole, default: wanted.isWhole ? "deny" : undefined };
-  if (await planned(name, { method: "PUT", path: "/v1/intentions", body })) await changed();
+      { class: "row" },
+      field("Seen in the last", span),
+      field("Down to", depth),
+      button("Suggest", ask, { class: "primary" }),
+    ),
+    answer,
+  );
 }
 
 function suggestion(made, close) {

@@ -67,10 +67,13 @@ async function load(view) {
 function item(view, change, index) {
   const { revision, at, who, from, what, reason } = change;
   const isNow = index === 0 && !view.source.value && !view.destination.value;
-  const back = async () => {
-    const body = { revision };
-    if (await planned(`Back to revision ${revision}`, { method: "POST", path: "/v1/rollback", body })) await first(view);
+  const back = async (name, to) => {
+    const change = { method: "POST", path: "/v1/rollback", body: { revision: to } };
+    if (await planned(name, change)) await first(view);
   };
+  const wayBack = isNow
+    ? button("Undo…", () => back(`Undo revision ${revision}`, revision - 1), { "aria-label": `Undo revision ${revision}` })
+    : button(`Back to revision ${revision}…`, () => back(`Back to revision ${revision}`, revision));
   return h(
     "li",
     {},
@@ -78,7 +81,7 @@ function item(view, change, index) {
       "div",
       { class: "title" },
       h("h2", {}, `Revision ${revision}`, h("span", { class: "quiet" }, ` ${what ?? ""}`)),
-      isNow ? h("span", { class: "quiet" }, "in force now") : button(`Back to revision ${revision}…`, back),
+      h("span", { class: "actions" }, isNow ? [h("span", { class: "quiet" }, "in force now"), " "] : null, wayBack),
     ),
     h(
       "p",

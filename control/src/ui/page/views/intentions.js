@@ -1,6 +1,6 @@
 // Intentions: who may call whom. Every change is shown as a plan before it is made.
 
-import { Failure, get } from "../api.js";
+import { Failure, get, path as route } from "../api.js";
 import { button, field, h, link as linkTo, replace, select } from "../dom.js";
 import { explainBox } from "../explain.js";
 import { plural, when } from "../format.js";
@@ -151,46 +151,18 @@ async function edit(view, one) {
   if (await intentionForm(one, "service-names")) await view.load();
 }
 
-/** What the file form of an intention has: not what the store adds. */
-function written({ precedence, revision, created_at: at, created_by: by, reason, ...intention }) {
-  return intention;
-}
-
 async function deleteIntention(view, one) {
   const name = `Delete ${one.source} -> ${one.destination}${one.expires_at ? ", temporary" : ""}`;
-  const path = `/v1/intentions/${encodeURIComponent(one.source)}/${encodeURIComponent(one.destination)}`;
-  const instead = { method: "DELETE", path, query: one.expires_at ? { temporary: true } : {} };
-  const isOther = (other) => other.source !== one.source || other.destination !== one.destination;
-  const others = view.all.intentions.filter((other) => !other.expires_at && isOther(other)).map(written);
-  const change = { method: "PUT", path: "/v1/intentions", body: { intentions: others } };
-  // The plan is of the list as it was read; only this one may be gone from it.
-  const check = (plan) => {
-    const isThis = plan.removed.length === 1 && plan.added.length === 0 && plan.changed.length === 0;
-    return isThis ? undefined : "The intentions have changed since this list was read. Close this, and look again.";
-  };
-  const done = one.expires_at
-    ? await confirmTemporary(name, instead)
-    : await planned(name, change, { check, fallback: instead });
-  if (done) await view.load();
-}
-
-/** Nothing plans the end of a temporary intention: the permanent one, or what stands below it, governs again. */
-function confirmTemporary(name, instead) {
-  const change = { method: "PUT", path: "/v1/intentions", body: { intentions: [], merge: true } };
-  return planned(name, change, {
-    instead,
-    fallback: instead,
-    always: "The temporary intention ends now; what is permanent governs again.",
-  });
+  const query = one.expires_at ? { temporary: "true" } : {};
+  if (await planned(name, { method: "DELETE", path: route("intentions", one.source, one.destination), query })) await view.load();
 }
 
 function defaultPolicy(view) {
   const choice = select(DEFAULTS, view.all.default);
   const change = button("Change…", async () => {
-    const body = { default: choice.value, intentions: [], merge: true };
-    const instead = { method: "PUT", path: "/v1/default-policy", body: { policy: choice.value } };
-    if (await planned(`Default policy ${choice.value}`, { method: "PUT", path: "/v1/intentions", body }, { fallback: instead }))
-      await view.load();
+    const body = { policy: choice.value };
+    if (await planned(`Default policy ${choice.value}`, { method: "PUT", path: "/v1/default-policy", body })) await view.load();
+    else choice.value = view.all.default;
   });
   return h("div", { class: "row" }, field("Where no intention matches", choice), change);
 }

@@ -8,6 +8,9 @@ import { address, go } from "../router.js";
 
 export const name = "Keys";
 
+/** Bytes of a value that is not text that are shown. */
+const MOST_HEX = 4096;
+
 /** The whole key is one segment: a browser would take `..` between slashes for the way up, and ask for another key. */
 function route(key) {
   if (key === "." || key === "..") throw new Failure(400, `A browser cannot ask for the key ${key}.`, "`meshctl kv get` can.");
@@ -78,23 +81,27 @@ async function list(content, prefix, signal) {
   replace(content, rows.length ? table("Keys", columns, rows) : nothing("No key begins so."), add);
 }
 
-/** One key as it is now, or undefined. */
+/** One key as it is now, or undefined. Its flags are text: they may be more than a number holds here. */
 async function read(key, signal) {
   try {
-    return (await get(route(key), {}, signal))[0];
+    const text = await (await send("GET", route(key), { signal })).text();
+    return { ...JSON.parse(text)[0], Flags: /"Flags":\s*(\d+)/.exec(text)?.[1] ?? "0" };
   } catch (error) {
     if (error.status === 404 && error.message.startsWith("The control plane answered")) return undefined;
     throw error;
   }
 }
 
-async function edit(content, key, signal) {
+/** Shows a key; with `mine`, what somebody typed {text, flags} in place of what is stored. */
+async function edit(content, key, signal, mine) {
   const entry = await read(key, signal);
   const value = textOf(entry?.Value);
-  const text = h("textarea", { rows: 14, spellcheck: "false", value: value.text, readonly: value.isBinary });
-  const flags = h("input", { type: "number", min: 0, step: 1, value: String(entry?.Flags ?? 0) });
+  const isReadOnly = value.isBinary && !mine;
+  const text = h("textarea", { rows: 14, spellcheck: "false", value: mine?.text ?? value.text, readonly: isReadOnly });
+  const flags = h("input", { type: "number", min: 0, step: 1, value: mine?.flags ?? entry?.Flags ?? "0" });
   const outcome = h("div", { role: "status" });
-  const again = () => guarded(content, () => edit(content, key, signal));
+  const again = (typed) => guarded(content, () => edit(content, key, signal, typed));
+  const typed = () => ({ text: text.value, flags: flags.value });
   const save = button(
     "Save",
     () =>
@@ -105,7 +112,7 @@ async function edit(content, key, signal) {
         if (done) {
           await again();
           replace(content.querySelector("[role=status]"), h("p", { class: "done" }, "Saved."));
-        } else await conflict(outcome, key, text, again);
+        } else await conflict(outcome, key, "saved", again, isReadOnly ? null : typed);
       }),
     { class: "primary" },
   );
@@ -114,7 +121,7 @@ async function edit(content, key, signal) {
       if (!(await confirmed(`Delete ${key}`))) return;
       const done = await call("DELETE", route(key), { query: { cas: entry.ModifyIndex } });
       if (done) go(toKey(key.slice(0, key.lastIndexOf("/") + 1)));
-      else await conflict(outcome, key, text, again);
+      else await conflict(outcome, key, "deleted", again, isReadOnly ? null : typed);
     }),
   );
   replace(
@@ -128,19 +135,19 @@ async function edit(content, key, signal) {
           ["Lock count", entry.LockIndex || ""],
         )
       : nothing("This key is not there yet; saving makes it."),
-    value.isBinary
+    isReadOnly
       ? h("p", { class: "warns" }, "The value is not text. It is shown as hexadecimal and cannot be changed here.")
       : null,
     entry?.Session ? h("p", { class: "warns" }, "A session holds the lock of this key; saving does not ask it.") : null,
     field("Value", text),
     field("Flags", flags, "a number that programs give a meaning"),
-    h("div", { class: "row" }, value.isBinary ? null : save, entry ? remove : null),
+    h("div", { class: "row" }, isReadOnly ? null : save, entry ? remove : null),
     outcome,
   );
 }
 
 /** Somebody else was faster: both values are shown, and nothing is lost. */
-async function conflict(outcome, key, text, again) {
+async function conflict(outcome, key, done, again, typed) {
   const now = await read(key);
   replace(
     outcome,
@@ -148,19 +155,15 @@ async function conflict(outcome, key, text, again) {
       "p",
       { class: "failed", role: "alert" },
       now
-        ? `This key was changed at revision ${now.ModifyIndex}, after it was read here. Nothing was saved.`
-        : "This key was deleted after it was read here. Nothing was saved.",
+        ? `This key was changed at revision ${now.ModifyIndex}, after it was read here. Nothing was ${done}.`
+        : `This key was deleted after it was read here. Nothing was ${done}.`,
     ),
     now ? [h("h2", {}, "What it says now"), h("pre", { tabindex: 0 }, textOf(now.Value).text)] : null,
     h(
       "div",
       { class: "row" },
-      button("Take what it says now", again),
-      button("Keep mine, to save over it", async () => {
-        const mine = text.value;
-        await again();
-        document.querySelector("#main textarea").value = mine;
-      }),
+      button("Take what it says now", () => again()),
+      typed ? button("Keep mine, to save over it", () => again(typed())) : null,
     ),
   );
 }
@@ -191,6 +194,7 @@ function textOf(base64) {
   } catch {
     // It is shown below.
   }
-  const hex = Array.from(raw.slice(0, 4096), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
-  return { text: hex, isBinary: true, size: raw.length };
+  const hex = Array.from(raw.slice(0, MOST_HEX), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
+  const more = raw.length > MOST_HEX ? `\n… and ${raw.length - MOST_HEX} bytes more` : "";
+  return { text: hex + more, isBinary: true, size: raw.length };
 }

@@ -18,7 +18,7 @@ const CHOICES = [
 const SHOWN = 200;
 
 export function show({ root, route: { query }, signal }) {
-  const view = { isPaused: false, missed: 0, body: h("tbody"), note: h("p", { class: "quiet" }), problem: h("div") };
+  const view = { paused: null, missed: 0, body: h("tbody"), note: h("p", { class: "quiet" }), problem: h("div") };
   view.service = h("input", {
     type: "search",
     value: query.get("service") ?? "",
@@ -45,6 +45,7 @@ export function show({ root, route: { query }, signal }) {
       view.pause,
       button("Clear", () => {
         live.decisions.length = 0;
+        if (view.paused) view.paused = [];
         fill(view);
       }),
     ),
@@ -64,7 +65,7 @@ export function show({ root, route: { query }, signal }) {
   );
   let isWaiting = false;
   const soon = () => {
-    if (view.isPaused) view.missed += 1;
+    if (view.paused) view.missed += 1;
     if (isWaiting) return;
     isWaiting = true;
     // Rows under somebody's hands stay.
@@ -72,7 +73,7 @@ export function show({ root, route: { query }, signal }) {
       isWaiting = false;
       if (
         !signal.aborted &&
-        !view.isPaused &&
+        !view.paused &&
         !view.body.contains(document.activeElement) &&
         !document.querySelector("dialog[open]")
       )
@@ -93,29 +94,31 @@ function choose(view) {
 }
 
 function pause(view) {
-  view.isPaused = !view.isPaused;
+  // What is looked at stays, and can be filtered, while others come.
+  view.paused = view.paused ? null : [...live.decisions];
   view.missed = 0;
-  view.pause.setAttribute("aria-pressed", String(view.isPaused));
-  view.pause.textContent = view.isPaused ? "Go on" : "Pause";
-  if (view.isPaused) tell(view);
-  else fill(view);
+  view.pause.setAttribute("aria-pressed", String(Boolean(view.paused)));
+  view.pause.textContent = view.paused ? "Go on" : "Pause";
+  fill(view);
 }
 
 function fill(view) {
-  const words = view.service.value.toLowerCase();
+  const words = view.service.value.trim().toLowerCase();
   const wanted = view.verdicts.value.split(",");
-  const kept = live.decisions.filter(
+  const all = view.paused ?? live.decisions;
+  const kept = all.filter(
     (one) => wanted.includes(one.verdict) && (one.source.includes(words) || one.destination.includes(words)),
   );
   replace(view.body, kept.slice(0, SHOWN).map(row));
   view.shown = kept.length;
+  view.hidden = all.length - kept.length;
   view.body.closest(".wide")?.toggleAttribute("hidden", !kept.length);
   tell(view);
 }
 
 function tell(view) {
   const state = { open: "Connected.", waiting: "Not connected; trying again.", refused: "" }[live.state];
-  const missed = view.isPaused ? ` Paused; ${plural(view.missed, "line")} since.` : "";
+  const missed = view.paused ? ` Paused; ${plural(view.missed, "line")} since.` : "";
   replace(view.note, `${state}${missed}`, view.shown ? ` ${plural(view.shown, "line")}, the newest first.` : null);
   const text = live.problem;
   replace(
@@ -123,8 +126,13 @@ function tell(view) {
     live.state === "refused"
       ? failed({ status: 403, message: `The control plane does not let this token watch. ${text.slice(0, 200)}` })
       : null,
-    view.shown ? null : nothing("Nothing yet. What happens from now on appears here."),
+    view.shown ? null : nothing(noneShown(view)),
   );
+}
+
+function noneShown(view) {
+  if (view.hidden) return `None of ${plural(view.hidden, "line")} is of such a service and verdict.`;
+  return view.paused ? "Nothing was there yet." : "Nothing yet. What happens from now on appears here.";
 }
 
 function row(one) {
