@@ -47,11 +47,17 @@ impl Shape {
     }
 }
 
-/// Writes the shape of the path in `target` into `shape`, which is empty.
+/// Writes the shape of the path in `target` into `shape`, which is empty. It looks at each byte once: every request passes it.
 pub fn write_shape(target: &str, shape: &mut String) {
     let path = path_of(target);
-    for segment in path.split('/').skip(1) {
-        let written = if names_one_of_many(segment) { Cow::Borrowed(ID) } else { printable(segment) };
+    let mut at = 0;
+    while path.as_bytes().get(at) == Some(&b'/') {
+        let start = at + 1;
+        let (length, classes) = measure(path.as_bytes().get(start..).unwrap_or_default());
+        at = start + length;
+        let segment = path.get(start..at).unwrap_or_default();
+        let written =
+            if names_one_of_many(segment.as_bytes(), classes) { Cow::Borrowed(ID) } else { printable(segment, classes) };
         if shape.len() + 1 + written.len() + REST.len() + 1 > MOST_SHAPE_BYTES {
             shape.push('/');
             shape.push_str(REST);
@@ -60,41 +66,73 @@ pub fn write_shape(target: &str, shape: &mut String) {
         shape.push('/');
         shape.push_str(&written);
     }
-    if shape.is_empty() {
-        // Such as `*` of OPTIONS.
-        shape.push('/');
-    }
 }
 
-/// The path of an origin-form or absolute-form target (RFC 9112 §3.2).
+const DIGIT: u8 = 1;
+const HEXADECIMAL: u8 = 2;
+/// It stands in a shape as it is.
+const SHOWN: u8 = 4;
+/// It ends a segment.
+const END: u8 = 8;
+
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let of = byte as u8;
+        let digit = if of.is_ascii_digit() { DIGIT } else { 0 };
+        let hexadecimal = if of.is_ascii_hexdigit() { HEXADECIMAL } else { 0 };
+        let shown = if of.is_ascii_graphic() && !matches!(of, b'{' | b'}') { SHOWN } else { 0 };
+        let end = if matches!(of, b'/' | b'?' | b'#') { END } else { 0 };
+        classes[byte] = digit | hexadecimal | shown | end;
+        byte += 1;
+    }
+    classes
+}
+
+/// The length of the segment that `rest` begins with, and the classes that all its bytes have.
+fn measure(rest: &[u8]) -> (usize, u8) {
+    let mut all = DIGIT | HEXADECIMAL | SHOWN;
+    for (at, byte) in rest.iter().enumerate() {
+        let classes = CLASSES[usize::from(*byte)];
+        if classes & END != 0 {
+            return (at, all);
+        }
+        all &= classes;
+    }
+    (rest.len(), all)
+}
+
+/// From the path on in an origin-form or absolute-form target (RFC 9112 §3.2); `/` where there is none, as in `*`.
 fn path_of(target: &str) -> &str {
-    let end = target.find(['?', '#']).unwrap_or(target.len());
-    let target = &target[..end];
     if target.starts_with('/') {
         return target;
     }
-    let after_scheme = target.find("://").map_or("", |at| &target[at + 3..]);
+    let end = target.find(['?', '#']).unwrap_or(target.len());
+    let after_scheme = target[..end].find("://").map_or("", |at| &target[at + 3..end]);
     after_scheme.find('/').map_or("/", |at| &after_scheme[at..])
 }
 
 /// What cannot be shown, and what a shape itself means, is taken out of a segment.
-fn printable(segment: &str) -> Cow<'_, str> {
-    let is_shown = |c: char| c.is_ascii_graphic() && !matches!(c, '{' | '}');
-    if segment.chars().all(is_shown) {
-        Cow::Borrowed(segment)
-    } else {
-        segment.chars().map(|c| if is_shown(c) { c } else { '_' }).collect::<String>().into()
+fn printable(segment: &str, classes: u8) -> Cow<'_, str> {
+    if classes & SHOWN != 0 {
+        return Cow::Borrowed(segment);
     }
+    let is_shown = |c: char| u8::try_from(c).is_ok_and(|byte| CLASSES[usize::from(byte)] & SHOWN != 0);
+    segment.chars().map(|c| if is_shown(c) { c } else { '_' }).collect::<String>().into()
 }
 
-fn names_one_of_many(segment: &str) -> bool {
-    let bytes = segment.as_bytes();
-    is_number(bytes) || is_uuid(bytes) || is_long_hexadecimal(bytes)
+fn names_one_of_many(bytes: &[u8], classes: u8) -> bool {
+    if classes & HEXADECIMAL != 0 {
+        return bytes.len() >= LONG_HEX || classes & DIGIT != 0 && !bytes.is_empty();
+    }
+    is_negative_number(bytes) || is_uuid(bytes)
 }
 
-fn is_number(bytes: &[u8]) -> bool {
-    let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
-    !digits.is_empty() && digits.iter().all(u8::is_ascii_digit)
+fn is_negative_number(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(b"-").is_some_and(|digits| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
 }
 
 /// RFC 9562 §4.
@@ -104,10 +142,6 @@ fn is_uuid(bytes: &[u8]) -> bool {
         _ => byte.is_ascii_hexdigit(),
     };
     bytes.len() == 36 && bytes.iter().enumerate().all(is_in_place)
-}
-
-fn is_long_hexadecimal(bytes: &[u8]) -> bool {
-    bytes.len() >= LONG_HEX && bytes.iter().all(u8::is_ascii_hexdigit)
 }
 
 /// So that a table of shapes is asked with a text.
@@ -188,6 +222,57 @@ mod tests {
         let long = format!("/a/{}/b", "x".repeat(200));
         assert_eq!(Shape::of(&long).as_str(), "/a/…");
         assert!(Shape::of(&long).is_open_ended());
+    }
+
+    /// The same, segment by segment and rule by rule.
+    fn model(target: &str) -> String {
+        let end = target.find(['?', '#']).unwrap_or(target.len());
+        let target = &target[..end];
+        let path = if target.starts_with('/') {
+            target
+        } else {
+            let after_scheme = target.find("://").map_or("", |at| &target[at + 3..]);
+            after_scheme.find('/').map_or("/", |at| &after_scheme[at..])
+        };
+        let is_number = |segment: &str| {
+            let digits = segment.strip_prefix('-').unwrap_or(segment);
+            !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit())
+        };
+        let is_long_hexadecimal = |segment: &str| segment.len() >= LONG_HEX && segment.chars().all(|c| c.is_ascii_hexdigit());
+        let is_shown = |c: char| c.is_ascii_graphic() && !matches!(c, '{' | '}');
+        let mut shape = String::new();
+        for segment in path.split('/').skip(1) {
+            let written = if is_number(segment) || is_long_hexadecimal(segment) || is_uuid(segment.as_bytes()) {
+                ID.to_owned()
+            } else {
+                segment.chars().map(|c| if is_shown(c) { c } else { '_' }).collect()
+            };
+            if shape.len() + 1 + written.len() + REST.len() + 1 > MOST_SHAPE_BYTES {
+                return shape + "/" + REST;
+            }
+            shape = shape + "/" + &written;
+        }
+        shape
+    }
+
+    fn target() -> impl Strategy<Value = String> {
+        let segment = prop_oneof![
+            "-?[0-9]{0,20}",
+            "[0-9a-fA-F]{0,18}",
+            "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{11,12}",
+            "[a-z{}é .%-]{0,9}"
+        ];
+        let path = proptest::collection::vec(segment, 0..9).prop_map(|segments| segments.join("/"));
+        (prop_oneof!["", "/", "//", "http://", "http://h/", "\\*"], path, prop_oneof!["", "[?#].{0,9}"])
+            .prop_map(|(a, b, c)| a + &b + &c)
+    }
+
+    proptest! {
+        #[test]
+        fn a_shape_is_that_of_the_model(target in target()) {
+            let shape = Shape::of(&target);
+            prop_assert_eq!(shape.as_str(), model(&target));
+        }
     }
 
     proptest! {
