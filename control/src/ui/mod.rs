@@ -151,6 +151,17 @@ mod tests {
     }
 
     #[test]
+    fn every_module_is_asked_for_at_once_and_not_when_another_names_it() {
+        let index = served_text("index.html");
+        for file in FILES.iter().filter(|file| file.path.ends_with(".js")) {
+            let path = file.path;
+            let preload = format!("<link rel=\"modulepreload\" href=\"{path}\">");
+            let script = format!("<script type=\"module\" src=\"{path}\">");
+            assert!(index.contains(&preload) || index.contains(&script), "{path}");
+        }
+    }
+
+    #[test]
     fn the_page_makes_no_markup_of_data_and_keeps_nothing() {
         let scripts = FILES.iter().filter(|file| file.path.ends_with(".js"));
         for file in scripts {
@@ -180,6 +191,10 @@ mod tests {
                 assert!(address.contains("://www.w3.org/2000/svg"), "{}: {}", file.path, &address[..60.min(address.len())]);
             }
         }
+    }
+
+    fn served_text(path: &str) -> &'static str {
+        FILES.iter().find(|file| file.path == path).unwrap().content
     }
 
     async fn asked(path: &str, accept: &str) -> (StatusCode, HeaderMap) {

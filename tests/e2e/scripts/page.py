@@ -304,7 +304,8 @@ def large(page, token, services="500", edges="3000"):
     """A large mesh is drawn, and can be narrowed down. Prints how long the first view took, in milliseconds."""
     page.log_in(token)
     page.drawn()
-    took = page.driver.execute_script("return performance.getEntriesByName('graph-drawn')[0].startTime - performance.getEntriesByName('logged-in')[0].startTime")
+    painted = "return performance.getEntriesByName('graph-drawn')[0]?.startTime - performance.getEntriesByName('logged-in')[0].startTime"
+    took = page.until("it is painted", lambda: page.driver.execute_script(painted))
     assert page.text("#graph-note").startswith(f"{services} services, {edges} pairs with calls"), page.text("#graph-note")
     nodes, links = page.driver.execute_script("return [document.querySelectorAll('.graph .node').length, document.querySelectorAll('.graph .link').length]")
     assert (nodes, links) == (int(services), int(edges)), (nodes, links)

@@ -21,7 +21,7 @@ export const HEALTH_TEXT = {
 };
 
 /**
- * The drawing of what `part` leaves of `graph`.
+ * The drawing of what `part` leaves of `graph`; `bringOut` writes on its links.
  * @param {{choose: (what: {node?: string, link?: string}) => void, open: (name: string) => void}} acts
  */
 export function draw(graph, { names, links }, acts) {
@@ -35,10 +35,19 @@ export function draw(graph, { names, links }, acts) {
   const byVerdict = [...links].sort((a, b) => VERDICTS.indexOf(b.verdict) - VERDICTS.indexOf(a.verdict));
   for (const link of byVerdict) {
     const curve = shape(where, link, pairs.has(`${link.destination} ${link.source}`));
-    const made = linkElement(link, curve, isDense, acts);
-    drawing.links.set(link.key, { ...made, curve });
+    const choose = (event) => {
+      event.stopPropagation();
+      acts.choose({ link: link.key });
+    };
+    const made = linkElement(link, curve, isDense, choose);
+    // Of thousands of links few are written on: labels are made when they are.
+    const labelled = () => {
+      const label = labelElement(choose);
+      labelLayer.append(label);
+      return label;
+    };
+    drawing.links.set(link.key, { ...made, verdict: link.verdict, curve, label: null, labelled });
     linkLayer.append(made.group);
-    labelLayer.append(made.label);
   }
   // By column, then from the top: so they are read, and so the Tab key comes to the first.
   const place = (name) => where.places.get(name);
@@ -48,11 +57,10 @@ export function draw(graph, { names, links }, acts) {
     drawing.nodes.set(name, element);
     nodeLayer.append(element);
   }
-  write(drawing);
   return drawing;
 }
 
-/** Shows what `graph` says now, where nodes and links are the same as before. */
+/** Shows what `graph` says now, where nodes and links are the same as before; `bringOut` writes on its links. */
 export function redraw(drawing, graph) {
   drawing.graph = graph;
   for (const [key, { group }] of drawing.links) {
@@ -63,10 +71,9 @@ export function redraw(drawing, graph) {
     const node = graph.nodes.get(name);
     if (node) writeNode(element, node);
   }
-  write(drawing);
 }
 
-/** Brings out a node or a link with what belongs to it; nothing: all alike. */
+/** Brings out a node or a link with what belongs to it, and writes on links; nothing: all alike. */
 export function bringOut(drawing, { node, link } = {}) {
   const chosen = node ?? link;
   drawing.root.classList.toggle("has-choice", Boolean(chosen));
@@ -75,7 +82,7 @@ export function bringOut(drawing, { node, link } = {}) {
     const [source, destination] = key.split(" ");
     const isNear = key === link || (node !== undefined && (source === node || destination === node));
     group.classList.toggle("near", isNear);
-    label.classList.toggle("near", isNear);
+    label?.classList.toggle("near", isNear);
     if (isNear) [source, destination].forEach((name) => near.add(name));
   }
   if (node) near.add(node);
@@ -90,18 +97,17 @@ function linkClass(link) {
   return `link ${link.verdict}${link.now.every((row) => !row.rate) ? " idle" : ""}`;
 }
 
-function linkElement(link, curve, isDense, acts) {
+function linkElement(link, curve, isDense, choose) {
   const path = linkPath(curve);
   const line = s("path", { class: "line", d: path, "marker-end": `url(#head-${link.verdict})` });
   const group = s("g", { class: linkClass(link) }, line);
-  const choose = (event) => {
-    event.stopPropagation();
-    acts.choose({ link: link.key });
-  };
   if (!isDense) group.append(s("path", { class: "reach", d: path }));
   group.addEventListener("click", choose);
-  const label = s("g", { class: "label", on: { click: choose } }, s("rect", { rx: 3, height: 18 }), s("text", { y: 13, x: 4 }));
-  return { group, line, label };
+  return { group, line };
+}
+
+function labelElement(choose) {
+  return s("g", { class: "label", on: { click: choose } }, s("rect", { rx: 3, height: 18 }), s("text", { y: 13, x: 4 }));
 }
 
 /** What is written on a link. How long a refusal took tells nothing. */
@@ -123,22 +129,25 @@ export function labelOf(link) {
 function write(drawing, isWanted = () => !drawing.isDense) {
   const { graph, links } = drawing;
   const wanted = [];
-  for (const [key, { group, line, label, curve }] of links) {
+  for (const [key, drawn] of links) {
     const link = graph.links.get(key);
-    label.setAttribute("visibility", "hidden");
+    drawn.label?.setAttribute("visibility", "hidden");
     if (!link) continue;
-    line.setAttribute("marker-end", `url(#head-${link.verdict})`);
-    if (group.classList.length && isWanted(key)) wanted.push({ link, label, curve, text: labelOf(link) });
+    if (drawn.verdict !== link.verdict) drawn.line.setAttribute("marker-end", `url(#head-${link.verdict})`);
+    drawn.verdict = link.verdict;
+    if (isWanted(key)) wanted.push({ link, drawn, curve: drawn.curve, text: labelOf(link) });
   }
   wanted.sort((a, b) => VERDICTS.indexOf(a.link.verdict) - VERDICTS.indexOf(b.link.verdict) || b.link.rate - a.link.rate);
-  for (const { label, text, link, at, width } of placeLabels(wanted.slice(0, 2 * DENSE), drawing.where)) {
+  for (const { drawn, text, link, at, width } of placeLabels(wanted.slice(0, 2 * DENSE), drawing.where)) {
+    drawn.label ??= drawn.labelled();
+    const { label } = drawn;
     const [box, words] = label.children;
     box.setAttribute("width", width);
     words.textContent = text;
     label.setAttribute("transform", `translate(${at.x} ${at.y})`);
     label.setAttribute("visibility", "visible");
-    label.classList.remove(...VERDICTS);
-    label.classList.add(link.verdict);
+    label.setAttribute("class", `label ${link.verdict}`);
+    label.classList.toggle("near", drawn.group.classList.contains("near"));
   }
 }
 

@@ -171,15 +171,17 @@ class GraphView {
     const isFirst = !this.drawing || this.isNarrowed;
     this.isNarrowed = false;
     this.drawing = draw(this.graph, shown, { choose: (what) => this.choose(what), open });
-    this.svg.replaceChild(this.drawing.root, this.svg.lastChild);
     this.svg.classList.toggle("is-dense", this.drawing.isDense);
     const { width, height } = this.drawing.where;
+    // What is not in the page yet costs no layout: it goes there as it will be seen.
     this.viewport.show(this.drawing.root, { width: width || 1, height: height || 1 });
     // Few are large enough to be read, if need be without the last of them; many are an overview.
     if (isFirst) this.viewport.fit(shown.names.length <= READABLE ? 0.55 : undefined);
+    this.svg.replaceChild(this.drawing.root, this.svg.lastChild);
     if (focused && this.drawing.nodes.has(focused)) focus(this.drawing, focused, this.viewport);
     else makeCurrent(this.drawing, this.drawing.nodes.keys().next().value);
-    performance.mark("graph-drawn");
+    // It is seen once it is painted.
+    requestAnimationFrame(() => setTimeout(() => performance.mark("graph-drawn")));
     this.svg.dataset.drawn = shown.names.length;
   }
 
