@@ -83,8 +83,10 @@ fn notes(api: &Api, found: &suggest::Suggestion, seen: &[Sighting], request: &Su
     }
     let denied =
         seen.iter().filter(|one| one.edge.verdict == Verdict::Deny).fold(0u64, |sum, one| sum.saturating_add(one.tally.count));
-    if denied > 0 {
-        notes.push(format!("{denied} calls were denied in that time; they are not in the file"));
+    match denied {
+        0 => {}
+        1 => notes.push("1 call was denied in that time; it is not in the file".to_owned()),
+        _ => notes.push(format!("{denied} calls were denied in that time; they are not in the file")),
     }
     let suggested = |key: &PairKey| {
         found.intentions.iter().any(|one| one.intention.source == key.source && one.intention.destination == key.destination)
