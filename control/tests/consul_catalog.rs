@@ -84,6 +84,8 @@ async fn what_registers_with_the_agent_is_found_in_consuls_shapes() {
     assert_eq!(service["ServiceTags"], json!(["v1", "a"]));
     assert_eq!(service["ServiceWeights"], json!({"Passing": 5, "Warning": 2}));
     assert_eq!((&service["ServiceAddress"], &service["ServicePort"]), (&json!("10.0.0.7"), &json!(8080)));
+    let tagged = json!({ "Address": "10.0.0.7", "Port": 8080 });
+    assert_eq!(service["ServiceTaggedAddresses"], json!({ "lan_ipv4": tagged, "wan_ipv4": tagged }));
     assert_eq!(service["Datacenter"], "dc1");
 
     let health = get(&control, "/v1/health/service/web").await;
@@ -142,6 +144,8 @@ async fn what_registers_with_the_agent_is_found_in_consuls_shapes() {
     let one = control.get("/v1/agent/service/web-1").await;
     assert_eq!(one.json()["ContentHash"], one.headers["x-consul-contenthash"].to_str().unwrap());
     assert_eq!(get(&control, "/v1/agent/checks").await["service:web-1"]["ServiceName"], "web");
+    let health = get(&control, "/v1/agent/health/service/id/web-1").await["Checks"].clone();
+    assert_eq!((health[0]["CheckID"].as_str(), health.as_array().unwrap().len()), (Some("service:web-1"), 1));
     assert_eq!(control.get("/v1/agent/service/nope").await.status, StatusCode::NOT_FOUND);
     let own = get(&control, "/v1/agent/self").await;
     assert_eq!((&own["Config"]["Datacenter"], &own["Member"]["Name"]), (&json!("dc1"), &json!(node)));
@@ -159,12 +163,13 @@ async fn what_registers_elsewhere_is_found_on_its_node() {
     let control = Control::start().await;
     let body = json!({
         "Node": "db-host", "Address": "10.1.1.1", "NodeMeta": {"rack": "a"},
-        "Service": {"ID": "db-1", "Service": "db", "Port": 5432, "Tags": ["primary"]},
+        "Service": {"ID": "db-1", "Service": "db", "Port": 5432, "Tags": ["primary"], "Address": "10.1.1.2"},
         "Check": {"CheckID": "up", "Name": "up", "Status": "passing", "ServiceID": "db-1", "Output": "fine"}
     });
     assert_eq!(put(&control, "/v1/catalog/register", body.clone()).await.json(), json!(true));
     let health = get(&control, "/v1/health/service/db?passing").await;
-    assert_eq!((&health[0]["Node"]["Address"], &health[0]["Service"]["Address"]), (&json!("10.1.1.1"), &json!("")));
+    assert_eq!((&health[0]["Node"]["Address"], &health[0]["Service"]["Address"]), (&json!("10.1.1.1"), &json!("10.1.1.2")));
+    assert_eq!(health[0]["Service"]["TaggedAddresses"], json!({}), "only an agent adds some");
     assert_eq!(health[0]["Checks"][0]["Output"], "fine");
     let first = control.get("/v1/health/service/db").await;
     put(&control, "/v1/catalog/register", body.clone()).await;

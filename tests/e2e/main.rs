@@ -45,6 +45,7 @@ mod rotation;
 mod routing;
 mod run_command;
 mod run_ends;
+mod rust_client;
 mod see_before;
 mod service_config;
 mod smuggling;

@@ -1,6 +1,7 @@
 //! Nodes, instances and checks that were registered by whoever runs no sidecar, and what sidecars tell of their checks.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use postern_checks::{Definition, Status};
@@ -37,6 +38,19 @@ pub struct TaggedAddress {
     /// Its port; 0 for a node.
     #[serde(default)]
     pub port: u16,
+}
+
+impl TaggedAddress {
+    /// What an agent of Consul adds to an instance of its own that has an IP address: `lan_ipv4` and `wan_ipv4`, or `lan_ipv6` and
+    /// `wan_ipv6`, where they are not given.
+    pub fn add_families(tagged: &mut BTreeMap<String, Self>, address: &str, port: u16) {
+        let Ok(ip) = address.parse::<IpAddr>() else { return };
+        let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+        for network in ["lan", "wan"] {
+            let place = || Self { address: address.to_owned(), port };
+            tagged.entry(format!("{network}_{family}")).or_insert_with(place);
+        }
+    }
 }
 
 /// A host that was registered. One that has sidecars needs no record.

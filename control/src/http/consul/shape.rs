@@ -9,6 +9,7 @@ use super::call::Call;
 use super::error::ConsulError;
 use super::filter::Filter;
 use crate::acl::{Access, Resource};
+use crate::records::TaggedAddress;
 use crate::registry::catalog::{Check, Entry, Node};
 
 /// A node.
@@ -121,17 +122,12 @@ pub fn check(check: &Check) -> Value {
 }
 
 fn service_tagged_addresses(entry: &Entry) -> Value {
-    let tagged = entry.tagged_addresses.iter();
-    let tagged = tagged.map(|(tag, place)| (tag.clone(), json!({ "Address": place.address, "Port": place.port })));
-    let mut tagged: Map<String, Value> = tagged.collect();
-    if let Ok(address) = entry.address.parse::<std::net::IpAddr>() {
-        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-        for network in ["lan", "wan"] {
-            let place = || json!({ "Address": entry.address, "Port": entry.port });
-            tagged.entry(format!("{network}_{family}")).or_insert_with(place);
-        }
+    let mut tagged = entry.tagged_addresses.clone();
+    // An instance with a sidecar is its agent's own.
+    if entry.has_sidecar {
+        TaggedAddress::add_families(&mut tagged, &entry.address, entry.port);
     }
-    Value::Object(tagged)
+    tagged.iter().map(|(tag, place)| (tag.clone(), json!({ "Address": place.address, "Port": place.port }))).collect()
 }
 
 fn weights(entry: &Entry) -> Value {

@@ -20,7 +20,7 @@ use crate::mirror::{NodeView, View};
 use crate::records::{CheckRecord, InstanceRecord, NodeRecord};
 
 /// The check that the control plane passes as long as it answers.
-const SERF_HEALTH: &str = "serfHealth";
+pub const SERF_HEALTH: &str = "serfHealth";
 
 /// The catalog as one view shows it.
 #[derive(Clone, Copy)]

@@ -17,7 +17,7 @@ use super::definition::{audited, check_record, read_json, runnable};
 use super::services::ours;
 use crate::acl::{Access, Resource};
 use crate::records::CheckRecord;
-use crate::registry::catalog::{Leaving, Registering};
+use crate::registry::catalog::{Leaving, Registering, SERF_HEALTH};
 
 pub(super) async fn list(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
     call.require(Access::List, Resource::Service(""))?;
@@ -25,7 +25,7 @@ pub(super) async fn list(State(api): Shared, call: Call) -> Result<Answer, Consu
     let checks: Map<String, Value> = api.mirror.read(|view| {
         let checks = catalog(&api, view).checks_on(&api.registry.home().node);
         // The agent's own health is not one of its checks.
-        let own = checks.iter().filter(|check| check.id != "serfHealth" && may_see_check(&call, check));
+        let own = checks.iter().filter(|check| check.id != SERF_HEALTH && may_see_check(&call, check));
         own.map(|check| (check.id.clone(), shape::check(check))).collect()
     });
     Answer::json(&call, &selection.filtered_map(checks)?)

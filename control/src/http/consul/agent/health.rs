@@ -13,7 +13,7 @@ use super::super::error::ConsulError;
 use super::super::shape;
 use crate::acl::{Access, Resource};
 use crate::mirror::View;
-use crate::registry::catalog::Entry;
+use crate::registry::catalog::{Entry, SERF_HEALTH};
 
 struct Health {
     word: &'static str,
@@ -63,7 +63,8 @@ fn severity(health: &Health) -> u16 {
 
 fn health(api: &Api, view: &View, entry: &Entry) -> Health {
     let catalog = catalog(api, view);
-    let checks = catalog.checks_of(entry);
+    // As in the list of its checks, the agent's own health is none.
+    let checks: Vec<Value> = catalog.checks_of(entry).iter().filter(|check| check.id != SERF_HEALTH).map(shape::check).collect();
     let (word, code) = if view.catalog.is_in_maintenance(&entry.node, &entry.id) {
         ("maintenance", StatusCode::SERVICE_UNAVAILABLE)
     } else {
@@ -76,7 +77,7 @@ fn health(api: &Api, view: &View, entry: &Entry) -> Health {
     let written = json!({
         "AggregatedStatus": word,
         "Service": shape::agent_service(entry, datacenter(view)),
-        "Checks": checks.iter().map(shape::check).collect::<Vec<_>>(),
+        "Checks": checks,
     });
     Health { word, code, written }
 }

@@ -16,6 +16,7 @@ use super::super::shape::{self, Selection, may_see_service};
 use super::definition::{ServiceForm, audited, read_json};
 use crate::acl::{Access, Resource};
 use crate::mirror::Topic;
+use crate::records::TaggedAddress;
 use crate::registry::catalog::{Entry, Leaving, Registering};
 
 pub(super) async fn list(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
@@ -61,6 +62,8 @@ pub(super) async fn register(State(api): Shared, call: Call, body: Body) -> Resu
     if let Some(before) = ours(&api, &service.record.id) {
         call.require(Access::Write, Resource::Service(before.service.as_str()))?;
     }
+    let record = &mut service.record;
+    TaggedAddress::add_families(&mut record.tagged_addresses, &record.address, record.port);
     service.replaces_checks = call.text("replace-existing-checks").is_some_and(|value| value != "false");
     let checks = form.checks(&service.record, api.registry.allows_script_checks())?;
     let entry = audited(&call, "service.register", json!({ "service": service.record.service, "id": service.record.id }));
