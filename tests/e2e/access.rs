@@ -38,3 +38,32 @@ fn a_token_does_what_its_policy_grants_until_it_is_deleted() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("raed"), "{refused:?}");
 }
+
+#[test]
+fn whoever_may_write_one_destination_plans_and_applies_a_file_of_it() {
+    let mesh = Mesh::start();
+    mesh.allow("cron", "db");
+    mesh.meshctl(&["acl", "policy", "set", "api", "--rules", "intentions \"api\" { policy = \"write\" }"]);
+    let made = mesh.json(&["acl", "token", "create", "--policy", "api"]);
+    let secret = made["SecretID"].as_str().unwrap();
+    let write = |name: &str, destination: &str| {
+        let file = mesh.path(name);
+        std::fs::write(&file, format!("intentions:\n- {{source: web, destination: {destination}, action: allow}}\n")).unwrap();
+        file.display().to_string()
+    };
+    let (own, foreign) = (write("own.yaml", "api"), write("foreign.yaml", "db"));
+
+    let (code, said) = run_as(&mesh, secret, &["intention", "plan", "-f", &own, "--merge"]);
+    assert!(code == Some(1) && said.contains("+ web -> api (allow)"), "{said}");
+    let (code, said) = run_as(&mesh, secret, &["intention", "apply", "-f", &own, "--merge", "--yes", "--wait", "0s"]);
+    assert!(code == Some(0) && said.contains("1 added"), "{said}");
+
+    let (code, said) = run_as(&mesh, secret, &["intention", "plan", "-f", &foreign, "--merge"]);
+    assert!(code == Some(2) && said.contains("intention:write"), "{said}");
+    // Without --merge the file would take out what it does not have, and that is not told.
+    for command in ["plan", "apply"] {
+        let (code, said) = run_as(&mesh, secret, &["intention", command, "-f", &own]);
+        assert!(code == Some(2) && said.contains("intention:write") && !said.contains("cron"), "{said}");
+    }
+    assert_eq!(mesh.json(&["intention", "list"])["intentions"].as_array().unwrap().len(), 2);
+}
