@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::http::header::HeaderName;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use parking_lot::Mutex;
 use postern_ca::OperatorToken;
 use tokio::sync::OwnedSemaphorePermit;
+use zeroize::Zeroizing;
 
 use super::consul::call::Params;
 use super::demand::{self, Demand};
@@ -38,14 +40,44 @@ pub enum Origin {
 pub struct Connection {
     /// From where.
     pub origin: Origin,
+    /// The same as the audit log writes it.
+    from: Arc<str>,
     unauthenticated: Arc<Mutex<Option<OwnedSemaphorePermit>>>,
     is_authenticated: Arc<AtomicBool>,
+    /// The credential that its last request showed, and whose it is: hashing it is most of what a small request costs.
+    last_shown: Arc<Mutex<LastShown>>,
+}
+
+type LastShown = Option<(Zeroizing<String>, Whose)>;
+
+/// Whose a credential looks to be. It never changes, so it may be kept; whether a token counts is asked each time.
+#[derive(Debug, Clone)]
+enum Whose {
+    /// An operator's, under this name.
+    Operator(String),
+    /// Of whoever has the token of access control with this hash, if anybody.
+    Bearer(String),
 }
 
 impl Connection {
     /// A connection that did not show a credential yet; it holds a place among those of its address.
     pub fn new(origin: Origin, place: Option<OwnedSemaphorePermit>) -> Self {
-        Self { origin, unauthenticated: Arc::new(Mutex::new(place)), is_authenticated: Arc::default() }
+        let from = match &origin {
+            Origin::Tcp(address) => address.to_string().into(),
+            Origin::Unix { .. } => "unix".into(),
+        };
+        let (is_authenticated, last_shown) = Default::default();
+        Self { origin, from, unauthenticated: Arc::new(Mutex::new(place)), is_authenticated, last_shown }
+    }
+
+    fn author(&self, who: String) -> Author {
+        Author { who, from: self.from.to_string() }
+    }
+
+    fn last_shown(&self, text: &str) -> Option<Whose> {
+        let last = self.last_shown.lock();
+        let (known, whose) = last.as_ref()?;
+        verify_slices_are_equal(known.as_bytes(), text.as_bytes()).is_ok().then(|| whose.clone())
     }
 
     /// A credential was shown: its place is free for others.
@@ -68,24 +100,22 @@ impl Operators {
 
     fn accepts(&self, token: &OperatorToken) -> Option<String> {
         let hash = token.hash();
-        let is_same =
-            |known: &&String| aws_lc_rs::constant_time::verify_slices_are_equal(known.as_bytes(), hash.as_bytes()).is_ok();
+        let is_same = |known: &&String| verify_slices_are_equal(known.as_bytes(), hash.as_bytes()).is_ok();
         self.0.iter().filter(is_same).count().gt(&0).then_some(hash)
     }
 }
 
 /// Who the tokens of access control belong to.
 pub trait Bearers {
-    /// Who has this secret now.
-    fn bearer(&self, secret: &str) -> Option<Bearer>;
+    /// Who has the secret with this hash now.
+    fn bearer(&self, hash: &str) -> Option<Bearer>;
     /// What a request without a secret may do.
     fn anonymous(&self) -> Arc<Grants>;
 }
 
 impl Bearers for Mirror {
-    fn bearer(&self, secret: &str) -> Option<Bearer> {
-        let hash = acl::hash_of(secret);
-        self.read(|view| view.access.bearer(&hash, SystemTime::now(), view.cluster.datacenter.as_str()))
+    fn bearer(&self, hash: &str) -> Option<Bearer> {
+        self.read(|view| view.access.bearer(hash, SystemTime::now(), view.cluster.datacenter.as_str()))
     }
 
     fn anonymous(&self) -> Arc<Grants> {
@@ -110,7 +140,7 @@ pub fn admit(
     let path = uri.path();
     let address = match connection.origin {
         Origin::Unix { uid } => {
-            return Ok((Author { who: format!("uid:{uid}"), from: "unix".into() }, Authority::operator()));
+            return Ok((connection.author(format!("uid:{uid}")), Authority::operator()));
         }
         Origin::Tcp(address) => address,
     };
@@ -120,8 +150,8 @@ pub fn admit(
         Demand::OfRoute => credential_of_consul(uri, headers),
         _ => credential(headers)?,
     };
-    let nobody = || (anonymous(address), Authority::of_anonymous(bearers.anonymous()));
-    let (author, authority) = match shown.map(|text| holder(operators, bearers, &text, address)) {
+    let nobody = || (connection.author("anonymous".into()), Authority::of_anonymous(bearers.anonymous()));
+    let (author, authority) = match shown.map(|text| holder(operators, bearers, &text, connection)) {
         None => nobody(),
         Some(Ok(holder)) => {
             connection.authenticated();
@@ -155,19 +185,36 @@ pub(super) fn refusal(authority: &Authority, denied: Denied) -> ApiError {
     }
 }
 
-fn holder(operators: &Operators, bearers: &impl Bearers, text: &str, address: IpAddr) -> Result<(Author, Authority), ApiError> {
-    let author = |who| Author { who, from: address.to_string() };
-    // Each kind of token has a hash of its own, and hashing is most of the work: the operator's are told by their form.
-    if let Some(hash) = text.parse().ok().and_then(|token| operators.accepts(&token)) {
-        return Ok((author(format!("operator:{}", hash.get(..8).unwrap_or(&hash))), Authority::operator()));
+fn holder(
+    operators: &Operators,
+    bearers: &impl Bearers,
+    text: &str,
+    connection: &Connection,
+) -> Result<(Author, Authority), ApiError> {
+    let known = connection.last_shown(text);
+    let is_new = known.is_none();
+    let whose = known.unwrap_or_else(|| Whose::of(operators, text));
+    let holder = match &whose {
+        Whose::Operator(who) => (connection.author(who.clone()), Authority::operator()),
+        Whose::Bearer(hash) => {
+            let bearer = bearers.bearer(hash).ok_or_else(|| unknown(text))?;
+            let who = format!("token:{}", bearer.accessor.get(..8).unwrap_or(&bearer.accessor));
+            (connection.author(who), Authority::of_token(bearer.accessor, bearer.grants))
+        }
+    };
+    if is_new {
+        *connection.last_shown.lock() = Some((Zeroizing::new(text.to_owned()), whose));
     }
-    let Some(bearer) = bearers.bearer(text) else { return Err(unknown(text)) };
-    let who = format!("token:{}", bearer.accessor.get(..8).unwrap_or(&bearer.accessor));
-    Ok((author(who), Authority::of_token(bearer.accessor, bearer.grants)))
+    Ok(holder)
 }
 
-fn anonymous(address: IpAddr) -> Author {
-    Author { who: "anonymous".into(), from: address.to_string() }
+impl Whose {
+    fn of(operators: &Operators, text: &str) -> Self {
+        match text.parse().ok().and_then(|token| operators.accepts(&token)) {
+            Some(hash) => Self::Operator(format!("operator:{}", hash.get(..8).unwrap_or(&hash))),
+            None => Self::Bearer(acl::hash_of(text)),
+        }
+    }
 }
 
 /// Why a credential is that of nobody.
@@ -218,7 +265,7 @@ fn credential(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 pub fn read_token(path: &Path) -> Result<Option<OperatorToken>, String> {
     use std::os::unix::fs::MetadataExt;
     let text = match std::fs::read_to_string(path) {
-        Ok(text) => zeroize::Zeroizing::new(text),
+        Ok(text) => Zeroizing::new(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
     };
@@ -240,7 +287,7 @@ pub fn write_token(path: &Path, token: &OperatorToken) -> Result<(), String> {
     use std::os::unix::fs::OpenOptionsExt;
     let write = || -> std::io::Result<()> {
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(zeroize::Zeroizing::new(format!("{}\n", token.reveal())).as_bytes())?;
+        file.write_all(Zeroizing::new(format!("{}\n", token.reveal())).as_bytes())?;
         file.sync_all()
     };
     write().map_err(|error| format!("cannot write {}: {error}", path.display()))
@@ -256,9 +303,10 @@ mod tests {
     struct OneToken;
 
     impl Bearers for OneToken {
-        fn bearer(&self, secret: &str) -> Option<Bearer> {
+        fn bearer(&self, hash: &str) -> Option<Bearer> {
             let rules = acl::parse("operator = \"read\" service \"web\" { policy = \"read\" }").unwrap();
-            (secret == "secret").then(|| Bearer { accessor: "12345678-9".into(), grants: Arc::new(Grants::of(rules)) })
+            (hash == acl::hash_of("secret"))
+                .then(|| Bearer { accessor: "12345678-9".into(), grants: Arc::new(Grants::of(rules)) })
         }
 
         fn anonymous(&self) -> Arc<Grants> {
@@ -314,6 +362,39 @@ mod tests {
             assert_eq!(admit_with(&headers, "/v1/overview", LOOPBACK), Err(StatusCode::UNAUTHORIZED), "{headers:?}");
         }
         assert_eq!(admit_with(&[], "/v1/mesh", LOOPBACK).unwrap(), "anonymous");
+    }
+
+    /// A token that counts until it is deleted.
+    struct OneTokenUntil(AtomicBool);
+
+    impl Bearers for OneTokenUntil {
+        fn bearer(&self, hash: &str) -> Option<Bearer> {
+            OneToken.bearer(hash).filter(|_| self.0.load(Ordering::Relaxed))
+        }
+
+        fn anonymous(&self) -> Arc<Grants> {
+            OneToken.anonymous()
+        }
+    }
+
+    #[test]
+    fn what_a_connection_showed_before_does_not_count_for_what_it_shows_now() {
+        let (connection, counts) = (Connection::new(Origin::Tcp(LOOPBACK), None), OneTokenUntil(true.into()));
+        let operators = Operators::new(vec![TOKEN.parse::<OperatorToken>().unwrap().hash()]);
+        let ask = |token: &str| {
+            let headers = HeaderMap::from_iter([(CONSUL_TOKEN, token.parse().unwrap())]);
+            let uri = "/v1/services/web".parse().unwrap();
+            admit(&operators, &counts, &connection, &Method::GET, &uri, &headers).map(|(author, _)| author.who).ok()
+        };
+        for _ in 0..2 {
+            assert_eq!(ask("secret").as_deref(), Some("token:12345678"));
+            assert_eq!(ask("other"), None);
+            assert!(ask(TOKEN).unwrap().starts_with("operator:"));
+            assert_eq!(ask("secret").as_deref(), Some("token:12345678"));
+        }
+        counts.0.store(false, Ordering::Relaxed);
+        assert_eq!(ask("secret"), None, "it was deleted");
+        assert!(ask(TOKEN).is_some());
     }
 
     #[test]

@@ -91,17 +91,19 @@ impl IntoResponse for Answer {
 /// # Errors
 /// 500 where the value cannot be JSON; none of ours is one such.
 pub fn json(call: &Call, value: &impl Serialize) -> Result<Vec<u8>, ConsulError> {
-    let mut body = if call.pretty { pretty(value) } else { serde_json::to_vec(value) }.map_err(ConsulError::internal)?;
+    // Most answers fit.
+    let mut body = Vec::with_capacity(512);
     if call.pretty {
+        pretty(&mut body, value).map_err(ConsulError::internal)?;
         body.push(b'\n');
+    } else {
+        serde_json::to_writer(&mut body, value).map_err(ConsulError::internal)?;
     }
     Ok(body)
 }
 
 /// As Consul indents it: by four spaces.
-fn pretty(value: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    let mut body = Vec::new();
+fn pretty(body: &mut Vec<u8>, value: &impl Serialize) -> Result<(), serde_json::Error> {
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
-    value.serialize(&mut serde_json::Serializer::with_formatter(&mut body, formatter))?;
-    Ok(body)
+    value.serialize(&mut serde_json::Serializer::with_formatter(body, formatter))
 }
