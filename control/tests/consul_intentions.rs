@@ -137,3 +137,25 @@ async fn the_authority_is_shown_and_connections_are_judged() {
     }
     control.stop().await;
 }
+
+#[tokio::test]
+async fn what_never_changes_is_waited_for_as_long_as_was_asked() {
+    let control = Control::start().await;
+    for path in [
+        "/v1/connect/ca/roots",
+        "/v1/agent/connect/ca/roots",
+        "/v1/health/service/my_app",
+        "/v1/health/checks/my_app",
+        "/v1/catalog/service/my_app",
+        "/v1/coordinate/nodes",
+    ] {
+        let at = control.get(path).await.headers["x-consul-index"].to_str().unwrap().to_owned();
+        // Something else changes meanwhile.
+        let other = serde_json::json!({ "Name": "web", "Port": at.len() });
+        assert_eq!(control.put("/v1/agent/service/register", other).await.status, hyper::StatusCode::OK);
+        let asked = std::time::Instant::now();
+        let answer = control.get(&format!("{path}?index={at}&wait=300ms")).await;
+        assert_eq!(answer.headers["x-consul-index"].to_str().unwrap(), at, "{path}");
+        assert!(asked.elapsed() >= std::time::Duration::from_millis(300), "{path} was answered after {:?}", asked.elapsed());
+    }
+}

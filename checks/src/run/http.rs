@@ -1,7 +1,8 @@
 //! An HTTP request over a connection of its own: 2xx is passing, 429 a warning, all else critical.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderValue, USER_AGENT};
+use data_encoding::BASE64;
+use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue, USER_AGENT};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
@@ -25,7 +26,7 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     probe: &HttpProbe,
     stream: TokioIo<S>,
 ) -> Result<Answer, String> {
-    let failed = |error: hyper::Error| format!("{} {}: {error}", probe.method, probe.url);
+    let failed = |error: hyper::Error| format!("{} {}: {error}", probe.method, shown(probe));
     let (mut sender, connection) = http1::handshake(stream).await.map_err(failed)?;
     let request = request(probe)?;
     let exchange = async {
@@ -56,16 +57,22 @@ async fn send<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 
 fn request(probe: &HttpProbe) -> Result<Request<Full<Bytes>>, String> {
     let target = probe.url.path_and_query().map_or("/", |target| target.as_str());
-    let authority = probe.url.authority().map(|authority| authority.as_str().rsplit('@').next().unwrap_or_default());
+    let (user, host) = split(probe);
     let mut request = Request::builder()
         .method(&probe.method)
         .uri(target)
         .body(Full::new(Bytes::from(probe.body.clone())))
         .map_err(|error| error.to_string())?;
     let headers = request.headers_mut();
-    headers.insert(HOST, HeaderValue::from_str(authority.unwrap_or_default()).map_err(|error| error.to_string())?);
+    headers.insert(HOST, HeaderValue::from_str(host).map_err(|error| error.to_string())?);
     headers.insert(USER_AGENT, HeaderValue::from_static("Postern health check"));
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if let Some(user) = user {
+        let mut basic =
+            HeaderValue::from_str(&format!("Basic {}", BASE64.encode(&unescaped(user)))).map_err(|error| error.to_string())?;
+        basic.set_sensitive(true);
+        headers.insert(AUTHORIZATION, basic);
+    }
     for (at, (name, value)) in probe.headers.iter().enumerate() {
         // The first of a name takes the place of ours, the others stand beside it.
         let is_first = probe.headers.iter().take(at).all(|(other, _)| other != name);
@@ -77,13 +84,45 @@ fn request(probe: &HttpProbe) -> Result<Request<Full<Bytes>>, String> {
     Ok(request)
 }
 
+/// The user with their password, and the host with its port.
+fn split(probe: &HttpProbe) -> (Option<&str>, &str) {
+    let authority = probe.url.authority().map_or("", |authority| authority.as_str());
+    authority.rsplit_once('@').map_or((None, authority), |(user, host)| (Some(user), host))
+}
+
+/// The URL as everybody may read it: without user and password.
+fn shown(probe: &HttpProbe) -> String {
+    let scheme = probe.url.scheme_str().unwrap_or("http");
+    format!("{scheme}://{}{}", split(probe).1, probe.url.path_and_query().map_or("/", |target| target.as_str()))
+}
+
+/// Percent-encoding undone (RFC 3986 §2.1); what is none stands for itself.
+fn unescaped(text: &str) -> Vec<u8> {
+    let hex = |digit: &u8| char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let (mut plain, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let [byte, after @ ..] = rest {
+        rest = after;
+        match after {
+            [high, low, behind @ ..] if *byte == b'%' => match (hex(high), hex(low)) {
+                (Some(high), Some(low)) => {
+                    plain.push(high << 4 | low);
+                    rest = behind;
+                }
+                _ => plain.push(*byte),
+            },
+            _ => plain.push(*byte),
+        }
+    }
+    plain
+}
+
 fn answer(probe: &HttpProbe, code: StatusCode, body: &[u8]) -> Answer {
     let status = match code {
         code if code.is_success() => Status::Passing,
         StatusCode::TOO_MANY_REQUESTS => Status::Warning,
         _ => Status::Critical,
     };
-    let mut output = format!("HTTP {} {}: {code} Output: ", probe.method, probe.url).into_bytes();
+    let mut output = format!("HTTP {} {}: {code} Output: ", probe.method, shown(probe)).into_bytes();
     output.extend_from_slice(body);
     Answer { status, output: shortened(&output) }
 }

@@ -74,6 +74,20 @@ async fn an_http_request_is_the_one_that_was_defined() {
 }
 
 #[tokio::test]
+async fn a_password_in_a_url_is_sent_and_shown_to_nobody() {
+    for answer in [&b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"[..], b"no http\r\n\r\n"] {
+        let (port, served) = server(answer);
+        let got = asked(json!({"http": format!("http://user:p%40ss@127.0.0.1:{port}/up")})).await;
+        let request = served.join().unwrap();
+        // user:p@ss
+        assert!(request.contains("Basic dXNlcjpwQHNz\r\n"), "{request}");
+        assert!(request.contains(&format!("127.0.0.1:{port}\r\n")), "{request}");
+        assert!(got.output.contains(&format!("http://127.0.0.1:{port}/up")), "{}", got.output);
+        assert!(!got.output.contains("user") && !got.output.contains("p%40ss"), "{}", got.output);
+    }
+}
+
+#[tokio::test]
 async fn a_long_answer_is_cut() {
     static LONG: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
         let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n".to_vec();

@@ -26,8 +26,8 @@ const TURNS: usize = 256;
 /// Keys that are given up in one transaction when a session ends, and their bytes.
 const RELEASED_AT_ONCE: usize = 64;
 const RELEASED_BYTES: usize = 512 << 10;
-/// Bytes of all keys and values: they are held in memory.
-const MAX_TOTAL_BYTES: u64 = 1 << 30;
+/// Bytes of all keys and values: they are held in memory, and fit a snapshot (`snapshot::LONGEST`) and an export.
+const MAX_TOTAL_BYTES: u64 = 256 << 20;
 /// Sessions that are ended at the same time; the store commits them as groups.
 const ENDED_AT_ONCE: usize = 64;
 

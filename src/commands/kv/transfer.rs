@@ -14,8 +14,8 @@ use crate::client::Client;
 use crate::outcome::{Failure, Outcome};
 use crate::terminal;
 
-/// Bytes of a file.
-const FILE_LIMIT: u64 = 256 << 20;
+/// Bytes of a file: more than an export of all that there can be, in base64.
+const FILE_LIMIT: u64 = 512 << 20;
 /// Operations of a transaction, and the bytes of their values in base64.
 const AT_ONCE: usize = 128;
 const BYTES_AT_ONCE: usize = 700 << 10;

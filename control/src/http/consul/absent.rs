@@ -22,13 +22,18 @@ const ABSENT: &[(&str, &str)] = &[
     ("/v1/acl/templated-policies", "There are no templated policies; write the rules out."),
     ("/v1/acl/templated-policy/{*name}", "There are no templated policies; write the rules out."),
     ("/v1/agent/force-leave/{node}", NO_GOSSIP),
+    ("/v1/agent/host", "The control plane tells nothing of its host; `meshctl doctor` tells what it needs of it."),
     ("/v1/agent/join/{address}", NO_GOSSIP),
     ("/v1/agent/leave", "Stop the process of the control plane instead."),
+    ("/v1/agent/metrics", "Metrics are at /metrics, for Prometheus."),
     ("/v1/agent/metrics/stream", "Metrics are at /metrics, for Prometheus."),
     ("/v1/agent/monitor", "Logs go to standard error of the control plane."),
     ("/v1/agent/reload", "Send SIGHUP to the process instead."),
     ("/v1/agent/token/{kind}", "The control plane uses no token of its own."),
+    ("/v1/agent/version", "The version is in /v1/agent/self and in the header `server`."),
     ("/v1/catalog/gateway-services/{gateway}", NO_GATEWAYS),
+    ("/v1/coordinate/node/{node}", NO_DISTANCES),
+    ("/v1/coordinate/update", NO_DISTANCES),
     ("/v1/discovery-chain/{service}", "Routes, splits and failover are shown by `meshctl service config show`."),
     ("/v1/exported-services", NO_PEERS),
     ("/v1/health/ingress/{service}", NO_GATEWAYS),
@@ -56,6 +61,7 @@ const ABSENT: &[(&str, &str)] = &[
 ];
 
 const NO_AUTH_METHODS: &str = "There are no auth methods: tokens are made by an operator.";
+const NO_DISTANCES: &str = "No distances between nodes are measured.";
 const NO_GATEWAYS: &str = "There are no gateways.";
 const NO_GOSSIP: &str = "There is no gossip pool: sidecars and agents register with the control plane.";
 const NO_PEERS: &str = "There is no peering with other clusters.";

@@ -40,6 +40,12 @@ pub async fn by_index<T>(api: &Api, call: &Call, topics: &[Topic], mut ask: impl
     }
 }
 
+/// As [`by_index`], for an answer that does not change while this control plane runs: whoever waits for something newer waits
+/// for as long as they said. Gives the index of such answers.
+pub async fn for_nothing_new(api: &Api, call: &Call) -> u64 {
+    by_index(api, call, &[], |_| (1, ())).await.0
+}
+
 /// As [`by_index`], for answers that many wait for: one rendering serves all who asked for the same and may see the same.
 /// `render` is asked once a change for all of them, and what it gives is held once.
 ///

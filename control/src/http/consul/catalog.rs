@@ -18,6 +18,7 @@ use super::answer::Answer;
 use super::blocking::shared;
 use super::call::Call;
 use super::error::ConsulError;
+use super::health::nothing;
 use super::shape::{self, Selection, may_see_node, may_see_service, service_name};
 use crate::acl::{Access, Resource};
 use crate::mirror::{Topic, View};
@@ -100,7 +101,7 @@ async fn instances(api: &Api, call: &Call, prefix: &str, wanted: impl Fn(&Entry)
     call.require(Access::Read, Resource::Service(&name))?;
     let selection = Selection::of(call)?;
     let Some(name) = service_name(&name) else {
-        return Ok(Answer::json(call, &Value::Array(Vec::new()))?.at(api.mirror.read(|view| view.catalog.revision())));
+        return nothing(api, call).await;
     };
     let topics = [Topic::Service(name.clone())];
     let index = |view: &View| view.catalog.revision_of(&name);

@@ -10,6 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::super::{Api, Shared};
 use super::answer::Answer;
+use super::blocking::for_nothing_new;
 use super::body::Json;
 use super::call::Call;
 use super::error::ConsulError;
@@ -22,7 +23,8 @@ pub(super) async fn roots(State(api): Shared, call: Call) -> Result<Answer, Cons
     if call.text("pem").is_some_and(|pem| pem != "false") {
         return Ok(Answer::bytes(&call, "application/pem-certificate-chain", bundle.to_pem()));
     }
-    let (trust_domain, index) = api.mirror.read(|view| (view.cluster.trust_domain.clone(), view.revision));
+    let index = for_nothing_new(&api, &call).await;
+    let trust_domain = api.mirror.read(|view| view.cluster.trust_domain.clone());
     let roots: Vec<Value> =
         bundle.roots().iter().enumerate().filter_map(|(number, der)| root(&trust_domain, der, number == 0)).collect();
     let active = roots.first().and_then(|root| root["ID"].as_str()).unwrap_or_default().to_owned();

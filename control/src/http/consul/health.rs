@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::super::{Api, Shared};
 use super::answer::Answer;
-use super::blocking::shared;
+use super::blocking::{for_nothing_new, shared};
 use super::call::Call;
 use super::catalog::{catalog, datacenter};
 use super::error::ConsulError;
@@ -45,7 +45,7 @@ async fn checks(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
     let name = call.name_after("/v1/health/checks/", "service name")?;
     call.require(Access::Read, Resource::Service(&name))?;
     let selection = Selection::of(&call)?;
-    let Some(name) = service_name(&name) else { return nothing(&api, &call) };
+    let Some(name) = service_name(&name) else { return nothing(&api, &call).await };
     let topics = [Topic::Service(name.clone())];
     let index = |view: &View| view.catalog.revision_of(&name);
     shared(&api, &call, &topics, index, |view| {
@@ -73,7 +73,7 @@ async fn instances(api: &Api, call: &Call, prefix: &str, wanted: impl Fn(&Entry)
     call.require(Access::Read, Resource::Service(&name))?;
     let selection = Selection::of(call)?;
     let only_passing = only_passing(call)?;
-    let Some(name) = service_name(&name) else { return nothing(api, call) };
+    let Some(name) = service_name(&name) else { return nothing(api, call).await };
     let topics = [Topic::Service(name.clone())];
     let index = |view: &View| view.catalog.revision_of(&name);
     shared(api, call, &topics, index, |view| {
@@ -124,6 +124,8 @@ async fn state(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
     .await
 }
 
-fn nothing(api: &Api, call: &Call) -> Result<Answer, ConsulError> {
-    Ok(Answer::json(call, &Value::Array(Vec::new()))?.at(api.mirror.read(|view| view.catalog.revision())))
+/// What there is of a service by a name that none can have: nothing, now and later.
+pub(super) async fn nothing(api: &Api, call: &Call) -> Result<Answer, ConsulError> {
+    let index = for_nothing_new(api, call).await;
+    Ok(Answer::json(call, &Value::Array(Vec::new()))?.at(index))
 }

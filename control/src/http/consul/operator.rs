@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::super::Shared;
 use super::answer::Answer;
+use super::blocking::for_nothing_new;
 use super::call::Call;
 use super::error::ConsulError;
 use crate::acl::{Access, Resource};
@@ -26,9 +27,10 @@ pub(super) async fn raft_configuration(State(api): Shared, call: Call) -> Result
 }
 
 /// `GET /v1/coordinate/nodes`: no distances are measured.
-pub(super) async fn coordinates(call: Call) -> Result<Answer, ConsulError> {
+pub(super) async fn coordinates(State(api): Shared, call: Call) -> Result<Answer, ConsulError> {
     call.require(Access::List, Resource::Node(""))?;
-    Ok(Answer::json(&call, &json!([]))?.at(1))
+    let index = for_nothing_new(&api, &call).await;
+    Ok(Answer::json(&call, &json!([]))?.at(index))
 }
 
 /// `GET /v1/coordinate/datacenters`: one, without distances.
