@@ -1,4 +1,4 @@
-// Every call of keys, sessions, transactions, agent, catalog, health and prepared queries that the npm package `consul` offers, decoded by it.
+// Every call of keys, sessions, transactions, agent, catalog, health, prepared queries, events and the bootstrap of access that the npm package `consul` offers, decoded by it.
 // Usage: consul_client.js HOST PORT TOKEN NODE
 const assert = require("assert");
 const Consul = require("consul");
@@ -155,6 +155,19 @@ async function queries() {
   await consul.agent.service.deregister("js-web-1");
 }
 
+async function eventsAndAccess() {
+  const fired = await consul.event.fire({ name: "js-deploy", payload: "v2", service: "js-.*" });
+  assert.deepStrictEqual([fired.Name, fired.Payload, fired.ServiceFilter], ["js-deploy", "v2", "js-.*"]);
+  await consul.event.fire("js-other", "x");
+  const listed = await consul.event.list("js-deploy");
+  assert.deepStrictEqual(listed.map((event) => [event.ID, event.Payload]), [[fired.ID, "v2"]]);
+  // Once, and for the operator alone.
+  const management = await consul.acl.bootstrap();
+  assert.ok((await new Consul({ host, port, defaults: { token: management.SecretID } }).session.list()).length >= 0);
+  await refused(consul.acl.bootstrap(), 403);
+  await refused(consul.acl.replication(), 501);
+}
+
 async function refusals() {
   const stranger = new Consul({ host, port });
   await refused(stranger.kv.get("js/a"), 403);
@@ -165,7 +178,7 @@ async function refusals() {
 }
 
 (async () => {
-  for (const part of [keys, sessions, transactions, watch, agents, catalogAndHealth, queries, refusals]) {
+  for (const part of [keys, sessions, transactions, watch, agents, catalogAndHealth, queries, eventsAndAccess, refusals]) {
     await part();
   }
   console.log(JSON.stringify({ ok: true }));
