@@ -3,9 +3,11 @@
 pub mod config;
 mod register;
 
+use std::collections::BTreeSet;
+
 use postern_api::http::{Deregistered, Instance, RegisteredInstance, ServiceDetail, ServiceSummary};
 use postern_intentions::Protocol;
-use postern_names::InstanceId;
+use postern_names::{InstanceId, ServiceName};
 
 use super::done;
 use super::intention::intentions_table;
@@ -79,9 +81,13 @@ fn list_text(output: &Output, services: &[ServiceSummary]) -> String {
 }
 
 fn detail_text(output: &Output, detail: &ServiceDetail) -> String {
+    let upstreams: BTreeSet<_> =
+        detail.instances.iter().flat_map(|instance| &instance.upstreams).map(ServiceName::as_str).collect();
+    let upstreams: Vec<_> = upstreams.into_iter().collect();
     let mut text = output.pairs(&[
         ("service", detail.name.to_string()),
         ("protocol", protocol(detail.protocol)),
+        ("upstreams", if upstreams.is_empty() { "none".to_owned() } else { upstreams.join(", ") }),
         ("settings", config::summary(detail.config.as_ref())),
     ]);
     text.push('\n');

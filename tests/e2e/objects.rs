@@ -48,14 +48,19 @@ fn a_service_is_shown_with_its_instances_and_its_callers() {
     let echo = EchoServer::start();
     let mesh = Mesh::start();
     let _api = mesh.serve("api", &echo.address());
+    let _web = mesh.call("web", &["api"]);
     mesh.allow("web", "api");
     mesh.wait_connected("api-1");
+    mesh.wait_connected("web-1");
     let list = mesh.meshctl(&["service", "list"]);
     assert!(list.contains("SERVICE") && list.contains("api"), "{list}");
     let shown = mesh.meshctl(&["service", "show", "api"]);
     for word in ["api-1", "healthy", "connected", "Who may call it", "web"] {
         assert!(shown.contains(word), "no {word:?} in {shown}");
     }
+    let caller = mesh.json(&["service", "show", "web"]);
+    assert_eq!(caller["instances"][0]["upstreams"], serde_json::json!(["api"]), "what it calls, before it called");
+    assert!(mesh.meshctl(&["service", "show", "web"]).lines().any(|line| line.starts_with("upstreams") && line.ends_with("api")));
     let nobody = mesh.run(&["service", "show", "nobody"]);
     assert_eq!(nobody.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("service list"));

@@ -476,6 +476,9 @@ pub struct Instance {
     /// `--tag`
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// The services that its sidecar is set up to call (`--upstream`), while it is connected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstreams: Vec<ServiceName>,
     /// What its checks say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<CheckState>,

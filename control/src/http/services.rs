@@ -126,6 +126,9 @@ pub(super) async fn show(
             let mut instances: Vec<_> =
                 view.instances_of(&name).map(|(record, _)| instance(&api, view, &streams, record)).collect();
             instances.sort_by(|a, b| a.id.cmp(&b.id));
+            for instance in &mut instances {
+                instance.upstreams.retain(|name| authority.may(Access::Read, Resource::Service(name.as_str())));
+            }
             ServiceDetail {
                 protocol: view.known_protocol(&name),
                 name: name.clone(),
@@ -168,6 +171,7 @@ pub(super) fn instance(api: &Api, view: &View, streams: &Streams, record: &Insta
         revision: stream.map_or(0, |stream| stream.authority),
         svid_not_after: newest.map(|issuance| rfc3339(issuance.not_after)),
         tags: record.tags.clone(),
+        upstreams: stream.map(|stream| stream.upstreams.clone()).unwrap_or_default(),
         checks,
     }
 }

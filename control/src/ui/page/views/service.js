@@ -44,6 +44,7 @@ function stateOf(detail) {
       ["Instances", count(present.length + registered.length)],
       ["Healthy", count([...present, ...registered].filter((one) => one.health === "healthy").length)],
       ["First SVID to end", firstEnd(present)],
+      ["Upstreams", upstreamsOf(present)],
     ),
     h("h2", {}, "Instances"),
     instances.length ? table("Instances", INSTANCES, instances) : nothing("None with a sidecar."),
@@ -56,6 +57,12 @@ function stateOf(detail) {
       ? settingsOf(config)
       : nothing("None are set; ", h("code", {}, "meshctl service config apply -f FILE"), " sets some."),
   ];
+}
+
+/** What its sidecars are set up to call, whether they did or not. */
+function upstreamsOf(instances) {
+  const names = [...new Set(instances.flatMap((one) => one.upstreams ?? []))].sort();
+  return names.length ? names.flatMap((name, at) => [at ? ", " : "", linkTo(address("service", [name]), name)]) : "none";
 }
 
 function firstEnd(instances) {
