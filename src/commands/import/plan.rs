@@ -1,6 +1,6 @@
 //! What of a Consul is carried, and what is not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use postern_api::consul::entry::{Entry, Kind, Part, Surroundings, protocol_of_all, says_something};
 use postern_api::consul::intentions;
@@ -70,6 +70,7 @@ impl Plan {
         for instance in &source.instances {
             plan.instance(instance);
         }
+        plan.note_checks();
         plan.join_settings();
         plan
     }
@@ -260,6 +261,23 @@ impl Plan {
         self.services.push(registration);
     }
 
+    /// Checks are carried as they stand; whoever ran them does not tell them here.
+    fn note_checks(&mut self) {
+        let checks_of = |registration: &Value| registration["Checks"].as_array().map_or(0, Vec::len);
+        let with_checks: Vec<&Value> = self.services.iter().filter(|registration| checks_of(registration) > 0).collect();
+        let checks: usize = with_checks.iter().map(|registration| checks_of(registration)).sum();
+        if checks == 0 {
+            return;
+        }
+        let names: BTreeSet<&str> =
+            with_checks.iter().filter_map(|registration| registration["Service"]["Service"].as_str()).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        self.notes.push(format!(
+            "the checks of instances ({checks}, of {}) are carried with the status that they have now, and nobody runs them here: an instance that dies stays passing. Give the service a sidecar with --check (`meshctl proxy`, `meshctl run`), or register the instance anew with a check that the control plane runs (`meshctl service deregister ID --node NODE`, then `meshctl service register -f FILE`)",
+            names.join(", ")
+        ));
+    }
+
     /// What was done, or would be.
     pub fn report(&self, is_dry: bool) -> Value {
         json!({
@@ -425,6 +443,8 @@ mod tests {
             assert!(left.contains(&what), "{what}: {left:?}");
         }
         assert_eq!(left.len(), 10, "{left:?}");
+        let text = plan.text(true);
+        assert!(text.contains("checks of instances (1, of web)") && text.contains("nobody runs them"), "{text}");
         assert!(plan.text(true).contains("nothing was changed") && plan.text(true).contains("intention default"));
     }
 }
