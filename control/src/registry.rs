@@ -98,6 +98,16 @@ pub enum RegisterError {
         /// Its service.
         service: ServiceName,
     },
+    /// A sidecar registers it, and it alone.
+    #[error(
+        "Service {id:?} on node {node:?} has a sidecar, which registers it: it leaves with its sidecar, or by `meshctl service deregister {id}`"
+    )]
+    HasSidecar {
+        /// Its node.
+        node: String,
+        /// The id.
+        id: String,
+    },
     /// Other writes came between too often.
     #[error("the record of {0} changes too fast; try again")]
     Contended(InstanceId),
@@ -419,14 +429,6 @@ impl Registry {
         record.silent = true;
         let key = records::instance_key(&record.id);
         let txn = Txn::new().when(Compare::unchanged(key.clone(), revision)).then(Op::put(key, records::encode(&record)?));
-        let result = self.store.txn(txn).await?;
-        self.mirror.reached(result.revision).await;
-        Ok(())
-    }
-
-    async fn remove(&self, id: &InstanceId, revision: u64) -> Result<(), RegisterError> {
-        let key = records::instance_key(id);
-        let txn = Txn::new().when(Compare::unchanged(key.clone(), revision)).then(Op::delete(key));
         let result = self.store.txn(txn).await?;
         self.mirror.reached(result.revision).await;
         Ok(())

@@ -252,6 +252,10 @@ async fn a_ttl_check_is_what_it_is_told_and_critical_when_it_is_told_nothing() {
     }
     put(&control, "/v1/agent/check/update/beat", json!({"Status": "warning", "Output": "slow"})).await;
     assert_eq!(get(&control, "/v1/agent/checks").await["beat"]["Output"], "slow");
+    let index = index_of(&control.get("/v1/health/checks/job").await);
+    put(&control, "/v1/agent/check/warn/beat?note=slower", Value::Null).await;
+    assert_eq!(get(&control, "/v1/agent/checks").await["beat"]["Output"], "slower");
+    assert_eq!(index_of(&control.get("/v1/health/checks/job").await), index, "a note alone wakes nobody");
     put(&control, "/v1/agent/check/pass/short?note=last", Value::Null).await;
     let checks = until("its time is up", &control, "/v1/agent/checks", |checks| checks["short"]["Status"] == "critical").await;
     assert_eq!(checks["short"]["Output"], "TTL expired (last output before timeout follows): last");

@@ -168,7 +168,9 @@ fn refuse_registration(error: &RegisterError) -> v1::Refusal {
     let code = match error {
         RegisterError::ProtocolDiffers { .. } => Code::ProtocolDiffers,
         RegisterError::OtherService { .. } => Code::IdInUse,
-        RegisterError::Name(_) | RegisterError::Invalid(_) | RegisterError::Unwritable(_) => Code::Refused,
+        RegisterError::Name(_) | RegisterError::Invalid(_) | RegisterError::HasSidecar { .. } | RegisterError::Unwritable(_) => {
+            Code::Refused
+        }
         RegisterError::Contended(_) | RegisterError::Busy(_) | RegisterError::Store(_) => Code::Busy,
     };
     v1::Refusal { retry_after_ms: if code == Code::Busy { 1000 } else { 0 }, ..refusal(code, error.to_string()) }

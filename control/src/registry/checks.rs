@@ -1,7 +1,7 @@
 //! The checks that the control plane runs: those of instances that registered with it as with an agent.
 //!
-//! One task holds them all, follows the view, and starts and ends a task for each. What a check finds is written only when
-//! the status changes; output alone at most every five minutes.
+//! One task holds them all, follows the view, and starts and ends a task for each. What a check finds, or is told, is written
+//! only when the status changes; output alone at most every five minutes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -12,7 +12,7 @@ use postern_checks::{Damper, Definition, Kind, Status, run};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::Registry;
 use super::catalog::Leaving;
@@ -21,9 +21,9 @@ use crate::mirror::{Change, View};
 use crate::records::{CheckRecord, RecordKey};
 
 /// Output that changes while the status does not is written this often.
-const OUTPUT_PERIOD: Duration = Duration::from_secs(300);
+pub(super) const OUTPUT_PERIOD: Duration = Duration::from_secs(300);
 /// How often is looked for instances that were critical for too long.
-const REAP: Duration = Duration::from_secs(10);
+pub(super) const REAP: Duration = Duration::from_secs(10);
 /// Probes under way at the same time; the others wait for a place.
 const PROBES_AT_ONCE: usize = 512;
 /// The first probe of a check that was there at a start comes within its interval, of a new one within this.
@@ -35,8 +35,18 @@ type CheckName = (String, String);
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     keeper: Mutex<Option<JoinHandle<()>>>,
-    /// Rung for a TTL check that somebody told of.
-    told: Mutex<HashMap<CheckName, Arc<Notify>>>,
+    told: Mutex<HashMap<CheckName, Told>>,
+}
+
+/// What is known of a TTL check beside its record.
+#[derive(Debug, Default)]
+struct Told {
+    /// Rung when somebody tells.
+    bell: Arc<Notify>,
+    /// When something that was told was last written.
+    written_at: Option<Instant>,
+    /// The newest output, where it is not written yet.
+    output: Option<String>,
 }
 
 impl Checks {
@@ -45,7 +55,37 @@ impl Checks {
     }
 
     fn bell(&self, check: &CheckName) -> Arc<Notify> {
-        Arc::clone(self.told.lock().entry(check.clone()).or_default())
+        Arc::clone(&self.told.lock().entry(check.clone()).or_default().bell)
+    }
+
+    /// Output that is due to be written later; gives whether it is so.
+    fn put_off(&self, check: &CheckName, output: &str, now: Instant) -> bool {
+        let mut told = self.told.lock();
+        let told = told.entry(check.clone()).or_default();
+        let is_early = told.written_at.is_some_and(|at| now.duration_since(at) < OUTPUT_PERIOD);
+        if is_early {
+            told.output = Some(output.to_owned());
+        }
+        is_early
+    }
+
+    /// What is told is written now, or stands written already: nothing waits any more. Gives what waited.
+    fn written(&self, check: &CheckName, now: Option<Instant>) -> Option<String> {
+        let mut told = self.told.lock();
+        let told = told.get_mut(check)?;
+        told.written_at = now.or(told.written_at);
+        told.output.take()
+    }
+
+    /// When output that waits is to be written.
+    fn write_at(&self, check: &CheckName) -> Option<Instant> {
+        let told = self.told.lock();
+        let told = told.get(check).filter(|told| told.output.is_some())?;
+        told.written_at.map(|at| at + OUTPUT_PERIOD)
+    }
+
+    fn waiting_output(&self, check: &CheckName) -> Option<String> {
+        self.told.lock().get(check)?.output.clone()
     }
 }
 
@@ -63,8 +103,29 @@ impl Registry {
     /// # Errors
     /// [`RegisterError`](super::RegisterError).
     pub async fn tell_check(&self, node: &str, id: &str, status: Status, output: &str) -> Result<bool, super::RegisterError> {
-        self.checks.bell(&(node.to_owned(), id.to_owned())).notify_one();
-        self.update_check(node, id, status, output).await
+        let name = (node.to_owned(), id.to_owned());
+        let output = postern_checks::shortened(output.as_bytes());
+        let said = self.mirror.read(|view| {
+            let (record, _) = view.catalog.node(node)?.checks.get(id)?;
+            Some((record.status, record.output == output))
+        });
+        let Some((before, is_same)) = said else { return Ok(false) };
+        self.checks.bell(&name).notify_one();
+        let now = Instant::now();
+        if before == status && is_same {
+            self.checks.written(&name, None);
+            return Ok(true);
+        }
+        if before == status && self.checks.put_off(&name, &output, now) {
+            return Ok(true);
+        }
+        self.checks.written(&name, Some(now));
+        self.update_check(node, id, Some(status), &output).await
+    }
+
+    /// The newest output of a check that was told, where its record does not have it yet.
+    pub fn newest_output(&self, node: &str, id: &str) -> Option<String> {
+        self.checks.waiting_output(&(node.to_owned(), id.to_owned()))
     }
 }
 
@@ -78,24 +139,77 @@ struct Keeper {
     running: HashMap<CheckName, Running>,
     tasks: JoinSet<()>,
     places: Arc<Semaphore>,
+    critical: Critical,
+}
+
+/// How long checks are critical, by the clock that nobody sets. What was critical before this process looked counts from the
+/// end of its first moments: no probe could say otherwise before.
+#[derive(Debug)]
+pub(super) struct Critical {
+    /// This process began to look, or was away until then.
+    start: Instant,
+    looked_at: Instant,
+    /// Since when a check is critical as its record says, and since when as was seen here.
+    since: HashMap<CheckName, (SystemTime, Instant)>,
+}
+
+impl Critical {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { start: now, looked_at: now, since: HashMap::new() }
+    }
+
+    /// The instances without a sidecar that have a check which was critical for as long as it says: node and id.
+    pub(super) fn due(&mut self, view: &View, settle: Duration, now: Instant) -> Vec<(String, String)> {
+        if now.duration_since(self.looked_at) > REAP * 3 {
+            self.start = now;
+        }
+        self.looked_at = now;
+        let (mut since, mut due) = (HashMap::new(), Vec::new());
+        for (name, node) in view.catalog.nodes() {
+            let of_registered = node.checks.values().map(|(record, _)| record);
+            let of_registered = of_registered.filter(|record| node.registered.contains_key(&record.service_id));
+            for record in of_registered.filter(|record| record.status == Status::Critical) {
+                let Some(definition) = &record.definition else { continue };
+                let Some(after) = definition.deregister_after else { continue };
+                let check = (name.clone(), record.id.clone());
+                let seen = self.since.get(&check).filter(|(since, _)| *since == record.status_since);
+                let seen = seen.map_or(now, |(_, seen)| *seen);
+                since.insert(check, (record.status_since, seen));
+                // The first probe after a start comes within its interval.
+                let first = match &definition.kind {
+                    Kind::Probe(_, schedule) => schedule.interval.max(settle),
+                    Kind::Ttl(_) | Kind::Alias { .. } => settle,
+                };
+                if now.saturating_duration_since(seen.max(self.start + first)) >= after {
+                    due.push((name.clone(), record.service_id.clone()));
+                }
+            }
+        }
+        self.since = since;
+        due
+    }
 }
 
 /// Ends with the registry.
 async fn keep(registry: Weak<Registry>) {
     let Some(mut changes) = registry.upgrade().map(|registry| registry.mirror.subscribe()) else { return };
     let places = Arc::new(Semaphore::new(PROBES_AT_ONCE));
-    let mut keeper = Keeper { registry, running: HashMap::new(), tasks: JoinSet::new(), places };
-    keeper.follow_all(true);
+    let critical = Critical::new(Instant::now());
+    let mut keeper = Keeper { registry, running: HashMap::new(), tasks: JoinSet::new(), places, critical };
+    keeper.follow_all(true).await;
     let mut reap = interval(REAP);
     reap.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             change = changes.recv() => match change {
                 Ok(change) if !change.everything => keeper.follow(&change).await,
-                Ok(_) | Err(RecvError::Lagged(_)) => keeper.follow_all(false),
+                Ok(_) | Err(RecvError::Lagged(_)) => keeper.follow_all(false).await,
                 Err(RecvError::Closed) => return,
             },
-            _ = reap.tick() => keeper.reap().await,
+            _ = reap.tick() => {
+                keeper.reap().await;
+                keeper.clear_orphans().await;
+            }
         }
         while keeper.tasks.try_join_next().is_some() {}
         if keeper.registry.strong_count() == 0 {
@@ -105,7 +219,7 @@ async fn keep(registry: Weak<Registry>) {
 }
 
 impl Keeper {
-    fn follow_all(&mut self, is_start: bool) {
+    async fn follow_all(&mut self, is_start: bool) {
         let Some(registry) = self.registry.upgrade() else { return };
         let records: Vec<CheckRecord> = registry.mirror.read(|view| {
             let checks = view.catalog.nodes().flat_map(|(_, node)| node.checks.values());
@@ -120,6 +234,7 @@ impl Keeper {
         for record in records {
             self.ensure(&registry, record, is_start);
         }
+        self.follow_aliases(&registry).await;
     }
 
     async fn follow(&mut self, change: &Change) {
@@ -182,21 +297,12 @@ impl Keeper {
     /// Deregisters instances with a check that was critical for as long as it says.
     async fn reap(&mut self) {
         let Some(registry) = self.registry.upgrade() else { return };
-        let now = SystemTime::now();
-        let due: Vec<(String, String)> = registry.mirror.read(|view| {
-            let checks = view.catalog.nodes().flat_map(|(_, node)| node.checks.values()).map(|(record, _)| record);
-            let is_due = |record: &&CheckRecord| {
-                let after = record.definition.as_ref().and_then(|definition| definition.deregister_after);
-                let critical_for = now.duration_since(record.status_since).unwrap_or_default();
-                record.status == Status::Critical
-                    && !record.service_id.is_empty()
-                    && after.is_some_and(|after| critical_for >= after)
-            };
-            checks.filter(is_due).map(|record| (record.node.clone(), record.service_id.clone())).collect()
-        });
+        let settle = registry.settings.settle;
+        let critical = &mut self.critical;
+        let due = registry.mirror.read(|view| critical.due(view, settle, Instant::now()));
         for (node, service) in due {
             let entry = AuditEntry {
-                at: now,
+                at: SystemTime::now(),
                 who: "control-plane".into(),
                 from: "health checks".into(),
                 what: "service.deregister".into(),
@@ -208,6 +314,14 @@ impl Keeper {
             if let Err(error) = registry.deregister_without_sidecar(&node, leaving, &[entry.op()]).await {
                 tracing::error!(%error, node, service, "it was not deregistered; trying again");
             }
+        }
+    }
+
+    /// Takes out checks of instances that are not there, which nobody would find or end.
+    async fn clear_orphans(&self) {
+        let Some(registry) = self.registry.upgrade() else { return };
+        if let Err(error) = registry.remove_orphans().await {
+            tracing::error!(%error, "checks of instances that are gone were not taken out; trying again");
         }
     }
 }
@@ -231,31 +345,59 @@ fn alias(registry: &Registry, view: &View, node: &str, service: Option<&str>) ->
 }
 
 async fn report(registry: &Registry, node: &str, id: &str, status: Status, output: &str) {
-    if let Err(error) = registry.update_check(node, id, status, output).await {
+    if let Err(error) = registry.update_check(node, id, Some(status), output).await {
         tracing::error!(%error, node, check = id, "what a check found was not written; the next result is");
     }
 }
 
-/// Silence for `ttl` is critical.
-async fn wait_to_be_told(registry: Weak<Registry>, (node, id): CheckName, ttl: Duration) {
-    let Some(bell) = registry.upgrade().map(|registry| registry.checks.bell(&(node.clone(), id.clone()))) else { return };
+/// Silence for `ttl` is critical. Writes what waited long enough.
+async fn wait_to_be_told(registry: Weak<Registry>, name: CheckName, ttl: Duration) {
+    let Some(bell) = registry.upgrade().map(|registry| registry.checks.bell(&name)) else { return };
+    let mut silent_at = Some(Instant::now() + ttl);
     loop {
-        if timeout(ttl, bell.notified()).await.is_ok() {
-            continue;
+        let Some(write_at) = registry.upgrade().map(|registry| registry.checks.write_at(&name)) else { return };
+        tokio::select! {
+            () = bell.notified() => silent_at = Some(Instant::now() + ttl),
+            () = at(write_at) => {
+                let Some(registry) = registry.upgrade() else { return };
+                write_output(&registry, &name).await;
+            }
+            () = at(silent_at) => {
+                let Some(registry) = registry.upgrade() else { return };
+                expire(&registry, &name).await;
+                silent_at = None;
+            }
         }
-        let Some(registry) = registry.upgrade() else { return };
-        let said = registry.mirror.read(|view| {
-            let (record, _) = view.catalog.node(&node)?.checks.get(&id)?;
-            (record.status != Status::Critical).then(|| record.output.clone())
-        });
-        if let Some(said) = said {
-            tracing::info!(node, check = id, "critical: nothing was told in time");
-            let output = format!("TTL expired (last output before timeout follows): {said}");
-            report(&registry, &node, &id, Status::Critical, &output).await;
-        }
-        drop(registry);
-        bell.notified().await;
     }
+}
+
+/// Ends at this time; without one never.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn write_output(registry: &Registry, name: &CheckName) {
+    let (node, id) = name;
+    let Some(output) = registry.checks.written(name, Some(Instant::now())) else { return };
+    if let Err(error) = registry.update_check(node, id, None, &output).await {
+        tracing::error!(%error, node, check = id, "what a check was told was not written; the next is");
+    }
+}
+
+async fn expire(registry: &Registry, name: &CheckName) {
+    let (node, id) = name;
+    let said = registry.mirror.read(|view| {
+        let (record, _) = view.catalog.node(node)?.checks.get(id)?;
+        (record.status != Status::Critical).then(|| record.output.clone())
+    });
+    let Some(said) = said else { return };
+    let said = registry.checks.written(name, Some(Instant::now())).unwrap_or(said);
+    tracing::info!(node, check = id, "critical: nothing was told in time");
+    let output = format!("TTL expired (last output before timeout follows): {said}");
+    report(registry, node, id, Status::Critical, &output).await;
 }
 
 async fn probe_on(

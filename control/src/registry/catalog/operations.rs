@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::register::{refuse_sidecar, validate};
+use super::register::{refuse_sidecar, refuse_without_record, stays_for_sidecar, validate};
 use super::{Catalog, Check, Entry, Node, Registering, RegisteringService, check};
 use crate::kv::{Beside, OpError};
 use crate::mirror::View;
@@ -163,7 +163,7 @@ impl Run<'_> {
                 Ok(self.found(&key, subject))
             }
             Verb::Delete | Verb::DeleteCas(_) => {
-                self.delete(&key, subject);
+                self.delete(&key, subject)?;
                 Ok(None)
             }
         }
@@ -232,7 +232,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn delete(&mut self, key: &RecordKey, subject: &Subject) {
+    fn delete(&mut self, key: &RecordKey, subject: &Subject) -> Result<(), String> {
         let node = subject.node().to_owned();
         let mut gone = vec![key.clone()];
         let stored = self.view.catalog.node(&node);
@@ -240,6 +240,7 @@ impl Run<'_> {
         match subject {
             Subject::Check(_) => {}
             Subject::Service(record) => {
+                refuse_without_record(self.view, &node, &record.id).map_err(|error| error.to_string())?;
                 let checks = stored.into_iter().flat_map(|node| node.checks_of(&record.id));
                 gone.extend(checks.map(|(check, _)| RecordKey::Check(node.clone(), check.id.clone())));
                 gone.extend(pending.into_iter().filter(|key| self.is_check_of(key, &node, &record.id)));
@@ -254,12 +255,17 @@ impl Run<'_> {
                 gone.extend(pending.into_iter().filter(is_on_it));
             }
         }
+        let (view, is_check) = (self.view, matches!(subject, Subject::Check(_)));
         for key in gone {
             let state = self.state(&key);
+            if !is_check && matches!(&state.now, Some(Subject::Check(check)) if stays_for_sidecar(view, check)) {
+                continue;
+            }
             if state.now.take().is_some() {
                 state.is_changed = true;
             }
         }
+        Ok(())
     }
 
     fn is_check_of(&self, key: &RecordKey, node: &str, id: &str) -> bool {

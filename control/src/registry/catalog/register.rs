@@ -7,7 +7,9 @@ use postern_names::InstanceId;
 
 use super::super::{RegisterError, Registry, TRIES, text_is_short};
 use crate::mirror::View;
-use crate::records::{self, CheckRecord, NODE_MAINTENANCE, NodeRecord, RecordKey, RegisteredRecord, service_maintenance};
+use crate::records::{
+    self, CheckRecord, InstanceRecord, NODE_MAINTENANCE, NodeRecord, RecordKey, RegisteredRecord, service_maintenance,
+};
 use crate::store::{Compare, MAX_OPS, Op, Txn};
 
 /// Operations of one transaction, with room for what is added to it.
@@ -149,17 +151,21 @@ impl Registry {
                     }
                 }
             }
-            registering.checks.iter().try_for_each(|check| changes.put_check(check.clone()))
+            registering.checks.iter().try_for_each(|check| {
+                refuse_deregistering(changes.view, check)?;
+                changes.put_check(check.clone())
+            })
         })
         .await
     }
 
-    /// Takes out what was registered without a sidecar. Gives whether there was something.
+    /// Takes out what was registered without a sidecar. Gives whether there was something. An instance that has a sidecar
+    /// keeps its checks, and the maintenance of its node: they may be all that keeps callers away from it.
     ///
     /// # Errors
-    /// [`RegisterError`].
+    /// [`RegisterError`]; [`RegisterError::HasSidecar`] where it is an instance that a sidecar registers.
     pub async fn deregister_without_sidecar(&self, node: &str, leaving: Leaving<'_>, also: &[Op]) -> Result<bool, RegisterError> {
-        let keys = self.mirror.read(|view| keys_of(view, node, leaving));
+        let keys = self.mirror.read(|view| keys_of(view, node, leaving))?;
         let mut also = also;
         for keys in keys.chunks(OPS_AT_ONCE) {
             let mut txn = Txn::new();
@@ -171,16 +177,18 @@ impl Registry {
         Ok(!keys.is_empty())
     }
 
-    /// What a check says from now on. Gives whether there is such a check.
+    /// What a check says from now on; without a status, that which it has. Gives whether there is such a check.
     ///
     /// # Errors
     /// [`RegisterError`].
-    pub async fn update_check(&self, node: &str, id: &str, status: Status, output: &str) -> Result<bool, RegisterError> {
+    pub async fn update_check(&self, node: &str, id: &str, status: Option<Status>, output: &str) -> Result<bool, RegisterError> {
+        let output = postern_checks::shortened(output.as_bytes());
         let mut is_there = false;
         self.transact(id, &[], |changes| {
             let before = changes.view.catalog.node(node).and_then(|node| node.checks.get(id));
             is_there = before.is_some();
             let Some((before, revision)) = before else { return Ok(()) };
+            let status = status.unwrap_or(before.status);
             if before.status == status && before.output == output {
                 return Ok(());
             }
@@ -189,7 +197,7 @@ impl Registry {
                 record.status_since = SystemTime::now();
             }
             record.status = status;
-            record.output = postern_checks::shortened(output.as_bytes());
+            record.output.clone_from(&output);
             record.created_in = Some(before.created_in.unwrap_or(*revision));
             changes.put(RecordKey::Check(node.to_owned(), id.to_owned()), *revision, &record)
         })
@@ -236,6 +244,44 @@ impl Registry {
         self.transact(what, also, |changes| changes.put_check(record.clone())).await
     }
 
+    /// Takes out the record of an instance with a sidecar, unless it changed since `revision`, with the checks that were
+    /// registered for it: no callers get it any more, and nobody could find them.
+    pub(in super::super) async fn remove(&self, id: &InstanceId, revision: u64) -> Result<(), RegisterError> {
+        let key = records::instance_key(id);
+        let checks = self.mirror.read(|view| {
+            let Some((record, _)) = view.instances.get(id) else { return Vec::new() };
+            let Some(node) = view.catalog.node(record.node_name()) else { return Vec::new() };
+            // What registered without a sidecar since has them.
+            if node.registered.contains_key(id.as_str()) {
+                return Vec::new();
+            }
+            let checks = node.checks_of(id.as_str()).map(|(check, _)| check);
+            checks.map(|check| RecordKey::Check(check.node.clone(), check.id.clone()).to_bytes()).collect()
+        });
+        // The record last: what is left of it by a failure in between is taken out the next time.
+        let ops: Vec<Op> = checks.into_iter().chain([key.clone()]).map(Op::delete).collect();
+        for ops in ops.chunks(MAX_OPS) {
+            let mut txn = Txn::new().when(Compare::unchanged(key.clone(), revision));
+            txn.then = ops.to_vec();
+            let result = self.store.txn(txn).await?;
+            self.mirror.reached(result.revision).await;
+            if !result.succeeded {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out the checks of instances that are not there, such as of one that moved to another node.
+    pub(in super::super) async fn remove_orphans(&self) -> Result<(), RegisterError> {
+        for txn in self.mirror.read(orphans) {
+            // Where something came between, the next time is soon enough.
+            let result = self.store.txn(txn).await?;
+            self.mirror.reached(result.revision).await;
+        }
+        Ok(())
+    }
+
     async fn transact(
         &self,
         what: &str,
@@ -262,29 +308,93 @@ impl Registry {
     }
 }
 
-fn keys_of(view: &View, name: &str, leaving: Leaving<'_>) -> Vec<RecordKey> {
-    let Some(node) = view.catalog.node(name) else { return Vec::new() };
+fn keys_of(view: &View, name: &str, leaving: Leaving<'_>) -> Result<Vec<RecordKey>, RegisterError> {
+    let Some(node) = view.catalog.node(name) else { return Ok(Vec::new()) };
     let check = |id: &String| RecordKey::Check(name.to_owned(), id.clone());
-    match leaving {
+    let registered = |id: &String| RecordKey::Registered(name.to_owned(), id.clone());
+    Ok(match leaving {
         Leaving::Check(id) => node.checks.keys().filter(|key| *key == id).map(check).collect(),
         Leaving::Service(id) => {
-            let service = node.registered.keys().filter(|key| *key == id);
-            let service = service.map(|id| RecordKey::Registered(name.to_owned(), id.clone()));
-            service.chain(node.checks_of(id).map(|(record, _)| check(&record.id))).collect()
+            refuse_without_record(view, name, id)?;
+            let service = node.registered.keys().filter(|key| *key == id).map(registered);
+            let checks = node.checks_of(id).map(|(record, _)| record).filter(|check| !stays_for_sidecar(view, check));
+            service.chain(checks.map(|record| check(&record.id))).collect()
         }
         Leaving::Node => {
-            let services = node.registered.keys().map(|id| RecordKey::Registered(name.to_owned(), id.clone()));
+            let services = node.registered.keys().map(registered);
             let record = node.record.iter().map(|_| RecordKey::Node(name.to_owned()));
-            services.chain(node.checks.keys().map(check)).chain(record).collect()
+            let checks = node.checks.values().map(|(record, _)| record).filter(|check| !stays_for_sidecar(view, check));
+            services.chain(checks.map(|record| check(&record.id))).chain(record).collect()
+        }
+    })
+}
+
+/// Transactions that take out the checks of instances which are not there, unless these come in between.
+fn orphans(view: &View) -> Vec<Txn> {
+    let mut txns = Vec::new();
+    for (name, node) in view.catalog.nodes() {
+        let is_orphan = |check: &CheckRecord| {
+            let of = &check.service_id;
+            !of.is_empty() && !node.registered.contains_key(of) && sidecar_of(view, name, of).is_none()
+        };
+        for (check, revision) in node.checks.values().filter(|(check, _)| is_orphan(check)) {
+            let key = RecordKey::Check(name.clone(), check.id.clone()).to_bytes();
+            let registered = RecordKey::Registered(name.clone(), check.service_id.clone()).to_bytes();
+            let mut txn = Txn::new().when(Compare::unchanged(key.clone(), *revision)).when(Compare::absent(registered));
+            if let Ok(id) = check.service_id.parse::<InstanceId>() {
+                let elsewhere = view.instances.get(&id).map_or(0, |(_, revision)| *revision);
+                txn = txn.when(Compare::unchanged(records::instance_key(&id), elsewhere));
+            }
+            txns.push(txn.then(Op::delete(key)));
         }
     }
+    txns
+}
+
+/// The instance of this id and node that a sidecar registered, also when it left and is remembered.
+pub(in super::super) fn sidecar_of<'a>(view: &'a View, node: &str, id: &str) -> Option<&'a InstanceRecord> {
+    let (instance, _) = view.instances.get(&id.parse::<InstanceId>().ok()?)?;
+    (instance.node_name() == node).then_some(instance)
+}
+
+/// Whether a check outlives the deregistration of what it is of: it is of a sidecar's instance, or it is the maintenance of
+/// a node on which there is one. What registered without a sidecar after one left has the checks to itself.
+pub(super) fn stays_for_sidecar(view: &View, check: &CheckRecord) -> bool {
+    let Some(node) = view.catalog.node(&check.node) else { return false };
+    if check.service_id.is_empty() {
+        return check.is_maintenance() && !node.instances.is_empty();
+    }
+    let sidecar = sidecar_of(view, &check.node, &check.service_id);
+    sidecar.is_some_and(|instance| !instance.left || !node.registered.contains_key(&check.service_id))
+}
+
+/// An instance that a sidecar registers, and nobody else, is deregistered with its sidecar.
+pub(super) fn refuse_without_record(view: &View, node: &str, id: &str) -> Result<(), RegisterError> {
+    let is_registered = view.catalog.node(node).is_some_and(|node| node.registered.contains_key(id));
+    match sidecar_of(view, node, id) {
+        Some(instance) if !is_registered && !instance.left => {
+            Err(RegisterError::HasSidecar { node: node.to_owned(), id: id.to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// An instance with a sidecar leaves the mesh with it, not by a check.
+fn refuse_deregistering(view: &View, check: &CheckRecord) -> Result<(), RegisterError> {
+    let deregisters = check.definition.as_ref().is_some_and(|definition| definition.deregister_after.is_some());
+    if !deregisters || sidecar_of(view, &check.node, &check.service_id).is_none_or(|instance| instance.left) {
+        return Ok(());
+    }
+    Err(RegisterError::Invalid(format!(
+        "check {}: DeregisterCriticalServiceAfter is for instances without a sidecar; {} leaves the mesh with its sidecar",
+        check.id, check.service_id
+    )))
 }
 
 /// What a sidecar registers is told by nobody else.
 pub(super) fn refuse_sidecar(view: &View, record: &RegisteredRecord) -> Result<(), RegisterError> {
-    let instance = record.id.parse::<InstanceId>().ok().and_then(|id| view.instances.get(&id));
-    match instance {
-        Some((instance, _)) if instance.node_name() == record.node && !instance.left => Err(RegisterError::Invalid(format!(
+    match sidecar_of(view, &record.node, &record.id) {
+        Some(instance) if !instance.left => Err(RegisterError::Invalid(format!(
             "{} on node {} has a sidecar, which registers it; give another id",
             record.id, record.node
         ))),

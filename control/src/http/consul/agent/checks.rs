@@ -23,7 +23,12 @@ pub(super) async fn list(State(api): Shared, call: Call) -> Result<Answer, Consu
     call.require(Access::List, Resource::Service(""))?;
     let selection = Selection::of(&call)?;
     let checks: Map<String, Value> = api.mirror.read(|view| {
-        let checks = catalog(&api, view).checks_on(&api.registry.home().node);
+        let mut checks = catalog(&api, view).checks_on(&api.registry.home().node);
+        for check in &mut checks {
+            if let Some(output) = api.registry.newest_output(&check.node, &check.id) {
+                check.output = output;
+            }
+        }
         // The agent's own health is not one of its checks.
         let own = checks.iter().filter(|check| check.id != SERF_HEALTH && may_see_check(&call, check));
         own.map(|check| (check.id.clone(), shape::check(check))).collect()
