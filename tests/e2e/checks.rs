@@ -156,6 +156,13 @@ fn maintenance_takes_an_instance_out_at_once_even_the_last_one() {
         three.mesh.meshctl(&["service", "maintenance", id, "--on"]);
     }
     eventually("nobody is left", || (http_get(three.web.upstream("api"), "/").0 == 503).then_some(()));
+    let node = get(&three.mesh, "/v1/catalog/service/api")[0]["Node"].as_str().unwrap().to_owned();
+    let output = three.mesh.run(&["service", "deregister", "api-1", "--node", &node]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("has a sidecar"), "{said}");
+    put(&three.mesh, "/v1/catalog/deregister", &json!({ "Node": node }));
+    let list = three.mesh.json(&["service", "show", "api"]);
+    assert!(list["instances"].as_array().unwrap().iter().all(|instance| instance["health"] == "maintenance"), "{list}");
     for id in ["api-1", "api-2", "api-3"] {
         three.mesh.meshctl(&["service", "maintenance", id, "--off"]);
     }
