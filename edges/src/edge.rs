@@ -39,3 +39,10 @@ pub struct HttpPart {
     /// The path.
     pub shape: Shape,
 }
+
+impl Edge {
+    /// Whether it stands for requests of any method and path: what there was no room to tell apart.
+    pub fn is_rest(&self) -> bool {
+        self.http.as_ref().is_some_and(|http| http.method == Method::Other && http.shape == Shape::rest())
+    }
+}

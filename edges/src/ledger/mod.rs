@@ -2,7 +2,8 @@
 //!
 //! | bound | what goes beyond it |
 //! |---|---|
-//! | 20,000 edges a period, 2,000 of them told by one service | is counted in `left_out` |
+//! | 20,000 edges a period, 2,000 of them told by one service | is counted as the rest of its pair, port, verdict and reason |
+//! | 1,500 such rests a period, 200 of them told by one service | is counted in `left_out` |
 //! | 200 shapes of a destination in a period, and in an answer | is counted under the shape `…` |
 //! | 48 hours, then 30 days | the hours become days, the days go |
 //! | 80 MiB in all | the oldest period goes |
@@ -27,7 +28,7 @@ use self::recent::Recent;
 pub use self::recent::{RECENT, WINDOW, Window};
 pub use self::selection::{By, Filter, Seen, Selection};
 use self::selection::{Known, Sums};
-use crate::{BUCKETS, Edge, HttpPart, MOST_BECAUSE_BYTES, MOST_SHAPE_BYTES, MOST_SHAPES, Shape, Sighting, Tally};
+use crate::{BUCKETS, Edge, HttpPart, MOST_BECAUSE_BYTES, MOST_SHAPE_BYTES, MOST_SHAPES, Method, Shape, Sighting, Tally};
 
 /// What an edge costs in a period beside its texts and histogram: keys, counts, and the places that hold them.
 const EDGE_BYTES: usize = 320;
@@ -46,9 +47,13 @@ pub struct Bounds {
     pub edges: usize,
     /// Edges of a period that one service tells.
     pub edges_of_service: usize,
+    /// Rests of a period: each stands for what a pair, port, verdict and reason has no room for.
+    pub rests: usize,
+    /// Rests of a period that one service tells.
+    pub rests_of_service: usize,
     /// Shapes of a destination.
     pub shapes: usize,
-    /// Bytes of all periods; at least twice `edges` at [`MOST_EDGE_BYTES`].
+    /// Bytes of all periods; at least twice `edges` and `rests` at [`MOST_EDGE_BYTES`].
     pub bytes: usize,
     /// Hours that are kept as hours.
     pub hours: u32,
@@ -60,7 +65,17 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { edges: 20_000, edges_of_service: 2_000, shapes: MOST_SHAPES, bytes: 80 << 20, hours: 48, days: 30, instances: 100 }
+        Self {
+            edges: 20_000,
+            edges_of_service: 2_000,
+            rests: 1_500,
+            rests_of_service: 200,
+            shapes: MOST_SHAPES,
+            bytes: 80 << 20,
+            hours: 48,
+            days: 30,
+            instances: 100,
+        }
     }
 }
 
@@ -86,10 +101,35 @@ struct Page {
     tallies: BTreeMap<Arc<Edge>, Tally>,
     /// By source and destination.
     pairs: HashMap<(ServiceName, ServiceName), Vec<Arc<Edge>>>,
-    tellers: HashMap<ServiceName, usize>,
+    tellers: HashMap<ServiceName, Room>,
+    /// What all tellers take.
+    room: Room,
     /// Those that are told apart, by destination.
     shapes: HashMap<ServiceName, HashSet<Shape>>,
     bytes: usize,
+}
+
+/// Places that are taken.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Room {
+    edges: usize,
+    rests: usize,
+}
+
+/// Which place an edge takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Edge,
+    Rest,
+}
+
+/// What becomes of an edge for which its page has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beyond {
+    /// It is counted as the rest of its pair.
+    IsRest,
+    /// It was counted before: it takes any place as it is.
+    StaysItself,
 }
 
 /// Counts of edges, by period. See the module for its bounds.
@@ -118,7 +158,7 @@ impl Ledger {
     pub fn record(&mut self, teller: &ServiceName, instance: &InstanceId, edge: Edge, tally: &Tally, now: SystemTime) -> bool {
         let present = Period::hour_of(now);
         let period = Period::hour_of(tally.last_seen).clamp(present.before(1), present);
-        let Some(edge) = self.count(period, teller, edge, tally) else { return false };
+        let Some(edge) = self.count(period, teller, edge, tally, Beyond::IsRest) else { return false };
         self.recent.record(&edge, tally, now);
         let bounds = &self.bounds;
         if let Some(known) = self.known.get_mut(&edge)
@@ -136,7 +176,7 @@ impl Ledger {
     pub fn restore(&mut self, period: Period, kept: Sighting) -> bool {
         let Sighting { edge, tally, instances } = kept;
         let teller = edge.destination.clone();
-        let Some(edge) = self.count(period, &teller, edge, &tally) else { return false };
+        let Some(edge) = self.count(period, &teller, edge, &tally, Beyond::StaysItself) else { return false };
         if let Some(known) = self.known.get_mut(&edge) {
             known.told_before = known.told_before.max(instances);
         }
@@ -144,24 +184,32 @@ impl Ledger {
     }
 
     /// Counts on the page of a period. Gives the edge that it was counted as.
-    fn count(&mut self, period: Period, teller: &ServiceName, mut edge: Edge, tally: &Tally) -> Option<Arc<Edge>> {
+    fn count(
+        &mut self,
+        period: Period,
+        teller: &ServiceName,
+        mut edge: Edge,
+        tally: &Tally,
+        beyond: Beyond,
+    ) -> Option<Arc<Edge>> {
         let bounds = &self.bounds;
         let page = self.pages.entry(period).or_default();
         page.fold_shape(&mut edge, bounds.shapes);
         let before = page.bytes;
-        let edge = match page.tallies.get_key_value(&edge) {
-            Some((edge, _)) => Arc::clone(edge),
-            None => {
-                if !page.has_room(teller, bounds) {
-                    self.left_out = self.left_out.saturating_add(tally.count);
-                    return None;
-                }
+        let takes = page.place_of(&mut edge, teller, bounds, beyond);
+        let edge = match (page.tallies.get_key_value(&edge), takes) {
+            (Some((edge, _)), _) => Arc::clone(edge),
+            (None, None) => {
+                self.left_out = self.left_out.saturating_add(tally.count);
+                return None;
+            }
+            (None, Some(takes)) => {
                 let edge = match self.known.get_key_value(&edge) {
                     Some((edge, _)) => Arc::clone(edge),
                     None => Arc::new(edge),
                 };
                 self.known.entry(Arc::clone(&edge)).or_default().periods += 1;
-                page.begin(&edge, teller, tally);
+                page.begin(&edge, teller, tally, takes);
                 edge
             }
         };
@@ -196,7 +244,7 @@ impl Ledger {
         let tallies = self.pages.get(&hour).map(|page| page.tallies.clone()).unwrap_or_default();
         for (edge, tally) in tallies {
             // Whoever told it is not known any more; the bound of the page holds.
-            if let Some(counted) = self.count(hour.day(), &edge.destination.clone(), Edge::clone(&edge), &tally) {
+            if let Some(counted) = self.count(hour.day(), &edge.destination, Edge::clone(&edge), &tally, Beyond::IsRest) {
                 if counted != edge {
                     self.inherit(&counted, &edge);
                 }
@@ -376,13 +424,36 @@ impl Page {
         }
     }
 
-    fn has_room(&self, teller: &ServiceName, bounds: &Bounds) -> bool {
+    /// The place that an edge takes if it is not there yet; one that there is no room for becomes the rest of its pair.
+    fn place_of(&self, edge: &mut Edge, teller: &ServiceName, bounds: &Bounds, beyond: Beyond) -> Option<Takes> {
         let of_teller = self.tellers.get(teller).copied().unwrap_or_default();
-        self.tallies.len() < bounds.edges && of_teller < bounds.edges_of_service
+        let has_room = self.room.edges < bounds.edges && of_teller.edges < bounds.edges_of_service;
+        let is_full = self.tallies.len() >= bounds.edges + bounds.rests;
+        let has_rest = !is_full && self.room.rests < bounds.rests && of_teller.rests < bounds.rests_of_service;
+        let rest = has_rest.then_some(Takes::Rest);
+        let place = has_room.then_some(Takes::Edge);
+        let preferred = if edge.is_rest() { rest.or(place) } else { place };
+        if preferred.is_some() || edge.is_rest() && beyond == Beyond::IsRest {
+            return preferred;
+        }
+        if beyond == Beyond::StaysItself {
+            // It had a place, and whoever told it is not known any more.
+            return rest.or_else(|| (!is_full).then_some(Takes::Edge));
+        }
+        let stays = edge.http.is_none() || self.tallies.contains_key(edge);
+        if !stays {
+            edge.http = Some(HttpPart { method: Method::Other, shape: Shape::rest() });
+        }
+        rest
     }
 
-    fn begin(&mut self, edge: &Arc<Edge>, teller: &ServiceName, tally: &Tally) {
-        *self.tellers.entry(teller.clone()).or_default() += 1;
+    fn begin(&mut self, edge: &Arc<Edge>, teller: &ServiceName, tally: &Tally, takes: Takes) {
+        for room in [&mut self.room, self.tellers.entry(teller.clone()).or_default()] {
+            match takes {
+                Takes::Edge => room.edges += 1,
+                Takes::Rest => room.rests += 1,
+            }
+        }
         self.bytes += fixed_bytes(edge);
         let pair = (edge.source.clone(), edge.destination.clone());
         self.pairs.entry(pair).or_default().push(Arc::clone(edge));

@@ -80,7 +80,17 @@ fn play(ledger: &mut Ledger, all: &[Told]) -> (Vec<(Edge, u64, SystemTime, u8)>,
 }
 
 fn small() -> Bounds {
-    Bounds { edges: 6, edges_of_service: 4, shapes: 3, bytes: 12 * MOST_EDGE_BYTES, hours: 3, days: 2, instances: 2 }
+    Bounds {
+        edges: 6,
+        edges_of_service: 4,
+        rests: 3,
+        rests_of_service: 2,
+        shapes: 3,
+        bytes: 18 * MOST_EDGE_BYTES,
+        hours: 3,
+        days: 2,
+        instances: 2,
+    }
 }
 
 proptest! {
@@ -148,9 +158,11 @@ proptest! {
         // A call that is moved to its day and finds no room there is left out then.
         prop_assert_eq!(kept + ledger.left_out(), seen.iter().map(|(_, count, ..)| count).sum::<u64>());
         for (period, page) in &ledger.pages {
-            prop_assert!(page.tallies.len() <= bounds.edges, "{period}");
-            prop_assert!(page.tellers.values().all(|edges| *edges <= bounds.edges_of_service));
-            prop_assert_eq!(page.tellers.values().sum::<usize>(), page.tallies.len());
+            prop_assert!(page.room.edges <= bounds.edges && page.room.rests <= bounds.rests, "{period}");
+            let of = |teller: &Room| teller.edges <= bounds.edges_of_service && teller.rests <= bounds.rests_of_service;
+            prop_assert!(page.tellers.values().all(of));
+            prop_assert_eq!(page.tellers.values().map(|of| of.edges + of.rests).sum::<usize>(), page.tallies.len());
+            prop_assert_eq!(page.room.edges + page.room.rests, page.tallies.len());
             prop_assert!(page.shapes.values().all(|shapes| shapes.len() < bounds.shapes));
         }
         for by in [By::Edge, By::Pair] {
@@ -262,14 +274,36 @@ fn one_service_leaves_room_for_the_others() {
         let edge = edge(&format!("s{source}"), "liar", Verdict::Deny, None);
         ledger.record(&liar, &instance(1), edge, &tally(1, noon()), noon());
     }
-    assert_eq!((ledger.len(), ledger.left_out()), (2000, 1000));
+    assert_eq!((ledger.len(), ledger.left_out()), (2200, 800));
     assert!(tell(&mut ledger, edge("web", "api", Verdict::Allow, None), 1, noon()));
+}
+
+#[test]
+fn a_caller_with_many_paths_leaves_no_other_caller_out() {
+    let mut ledger = Ledger::new(Bounds::default());
+    for caller in 0..11 {
+        for path in 0..199 {
+            tell(&mut ledger, edge(&format!("c{caller:02}"), "api", Verdict::Audit, Some(&format!("/p{path}x"))), 1, noon());
+        }
+    }
+    assert_eq!(ledger.left_out(), 0);
+    let calls = |rows: &[Seen]| rows.iter().map(|seen| seen.sighting.tally.count).collect::<Vec<_>>();
+    assert_eq!(calls(&all(&ledger, By::Pair, noon())), [199; 11]);
+    let rows = all(&ledger, By::Edge, noon());
+    let rests: Vec<&Seen> = rows.iter().filter(|seen| seen.sighting.edge.is_rest()).collect();
+    assert_eq!((rests.len(), rests[0].sighting.edge.source.as_str(), rests[0].sighting.tally.count), (1, "c10", 189));
+    // What is known goes on to be counted by itself.
+    tell(&mut ledger, edge("c10", "api", Verdict::Audit, Some("/p0x")), 1, noon());
+    assert_eq!(all(&ledger, By::Edge, noon()).iter().filter(|seen| seen.sighting.tally.count == 2).count(), 1);
+    // The hours that become a day leave nothing out either.
+    ledger.roll(noon() + HOUR * 60);
+    assert_eq!(calls(&all(&ledger, By::Pair, noon() + HOUR * 60)), [199, 199, 199, 199, 199, 199, 199, 199, 199, 199, 200]);
 }
 
 #[test]
 fn the_largest_that_may_come_fits() {
     let bounds = Bounds::default();
-    assert!(2 * bounds.edges * MOST_EDGE_BYTES <= bounds.bytes);
+    assert!(2 * (bounds.edges + bounds.rests) * MOST_EDGE_BYTES <= bounds.bytes);
     assert_eq!(bounds.instances * INSTANCE_BYTES, 400);
 }
 

@@ -86,6 +86,21 @@ fn what_has_no_shape_of_its_own_is_allowed_by_method() {
     assert!(text.contains("- {action: allow, methods: [GET]}"), "{text}");
 }
 
+#[test]
+fn what_stands_for_any_request_of_a_pair_is_allowed_and_the_path_that_is_not_known_is_no_reason_to_allow_it_whole() {
+    let mut rest = request("web", "api", "BREW", "/some/thing", 1);
+    rest.edge.http.as_mut().unwrap().shape = Shape::rest();
+    rest.tally.sample = None;
+    let suggestion = suggested(&[rest.clone(), request("web", "api", "GET", "/a", 1)]);
+    let text = render(&file(&suggestion));
+    assert!(text.contains("- {action: allow}") && !text.contains("path_exact"), "{text}");
+    // By a rule for some paths alone it is not allowed: nothing is known of it.
+    let narrow = crate::samples::rules(
+        "default: deny\nintentions: [{source: web, destination: api, permissions: [{action: allow, path_prefix: /a}]}]",
+    );
+    assert!(!judge(&narrow, &rest, called("http"), now()).allowed());
+}
+
 fn sightings() -> impl Strategy<Value = Vec<Sighting>> {
     let word = || prop::sample::select(vec!["a", "b.c", "17", "0123456789abcdef0", "%7Ex", "x;y", "..", "", "é"]);
     let path = prop::collection::vec(word(), 1..4).prop_map(|words| format!("/{}", words.join("/")));
