@@ -193,7 +193,7 @@ impl PathRule {
         match self {
             Self::Exact(exact) => path == exact,
             Self::Pattern(shape) => has_shape(path, shape),
-            Self::Prefix(prefix) => path.len() > prefix.len() && path.starts_with(prefix.as_str()),
+            Self::Prefix(prefix) => path.starts_with(prefix.as_str()),
             Self::Any => true,
         }
     }

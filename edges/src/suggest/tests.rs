@@ -60,6 +60,13 @@ fn requests_become_methods_and_paths_and_never_all_below_the_root() {
 }
 
 #[test]
+fn a_path_that_a_prefix_allows_needs_no_rule_of_its_own() {
+    let seen = [request("web", "api", "GET", "/items/", 9), request("web", "api", "GET", "/items/7", 9)];
+    let text = render(&file(&suggested(&seen)));
+    assert!(text.contains("path_prefix: /items/") && !text.contains("path_exact"), "{text}");
+}
+
+#[test]
 fn other_ports_are_named() {
     let mut seen =
         [request("web", "api", "GET", "/a", 1), request("web", "api", "GET", "/a", 1), request("web", "api", "GET", "/b", 1)];
