@@ -9,13 +9,16 @@
 //! | `allowance` | how much one sidecar may tell |
 //! | `decision` | one call as it is told and as it is shown |
 //! | `lately` | the last decisions of each pair |
+//! | `places` | how many follow at once, in all and of one token |
 //! | `kept` | edges as they are in the store |
 
 mod allowance;
 mod decision;
 mod kept;
 mod lately;
+mod places;
 mod traffic;
 
 pub use self::allowance::Allowance;
+pub use self::places::{Follower, NoPlace, OF_HOLDER, Place};
 pub use self::traffic::{KEEP_EVERY, Teller, Traffic, TrafficCounts};

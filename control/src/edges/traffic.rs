@@ -11,20 +11,19 @@ use postern_api::seen::{self, MOST_DECISIONS, MOST_EDGES, MOST_OPEN, NotTaken};
 use postern_api::v1;
 use postern_edges::{By, Changed, Edge, Filter, Ledger, OpenKey, Selection, Sighting};
 use postern_names::{InstanceId, ServiceName};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::allowance::Allowance;
 use super::lately::Lately;
+use super::places::{Follower, NoPlace, Place, Places};
 use super::{decision, kept};
 use crate::store::{MAX_OPS, MAX_TXN_BYTES, Op, Store, StoreError, Txn};
 
 /// Decisions that a follower may fall behind before it is told that it lagged.
 const FOLLOWER_BACKLOG: usize = 2_048;
-/// Followers at once.
-const FOLLOWERS: usize = 100;
 /// How often is looked for what has become too old.
 const ROLL: Duration = Duration::from_secs(5);
 /// How often what changed is written: so much is lost with the process.
@@ -72,7 +71,7 @@ pub struct Traffic {
     ledger: Mutex<Ledger>,
     lately: Mutex<Lately>,
     decisions: broadcast::Sender<Arc<SeenDecision>>,
-    places: Arc<Semaphore>,
+    places: Places,
     decisions_told: AtomicU64,
     decisions_left_out: AtomicU64,
     refused: AtomicU64,
@@ -94,7 +93,7 @@ impl Traffic {
             ledger: Mutex::new(ledger),
             lately: Mutex::default(),
             decisions: broadcast::Sender::new(FOLLOWER_BACKLOG),
-            places: Arc::new(Semaphore::new(FOLLOWERS)),
+            places: Places::default(),
             decisions_told: AtomicU64::new(0),
             decisions_left_out: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -271,6 +270,11 @@ impl Traffic {
         ledger.select_among(&edges, since, SystemTime::now())
     }
 
+    /// The begin of what is kept.
+    pub fn kept_since(&self) -> Option<SystemTime> {
+        self.ledger.lock().kept_since()
+    }
+
     /// What is open now: connections, and HTTP requests under way.
     pub fn open_calls(&self) -> Vec<(OpenKey, u64)> {
         self.ledger.lock().open_calls().into_iter().collect()
@@ -281,10 +285,13 @@ impl Traffic {
         self.lately.lock().of(source, destination).iter().map(|decision| SeenDecision::clone(decision)).collect()
     }
 
-    /// A place among those who follow, until it is dropped; `None` where all are taken.
-    pub fn follow(&self) -> Option<(OwnedSemaphorePermit, broadcast::Receiver<Arc<SeenDecision>>)> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some((place, self.decisions.subscribe()))
+    /// A place among those who follow, until it is dropped.
+    ///
+    /// # Errors
+    /// [`NoPlace`] where all are taken, or all that this one may have.
+    pub fn follow(&self, follower: Follower) -> Result<(Place, broadcast::Receiver<Arc<SeenDecision>>), NoPlace> {
+        let place = self.places.take(follower)?;
+        Ok((place, self.decisions.subscribe()))
     }
 
     /// Calls that there was no room for since the start.
@@ -303,7 +310,7 @@ impl Traffic {
             decisions: self.decisions_told.load(Ordering::Relaxed),
             decisions_left_out: self.decisions_left_out.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
-            followers: (FOLLOWERS - self.places.available_permits()) as u64,
+            followers: self.places.taken() as u64,
         }
     }
 }

@@ -20,7 +20,7 @@ use postern_api::http::{EdgeRow, Edges, LiveChange, SeenDecision};
 use postern_edges::{Edge, Filter};
 use postern_names::ServiceName;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, broadcast};
+use tokio::sync::broadcast;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 use super::edges::{may_see, shown, since, verdicts};
@@ -28,7 +28,9 @@ use super::error::ApiError;
 use super::input::Query;
 use super::{Api, Shared};
 use crate::acl::Authority;
+use crate::edges::{Follower, NoPlace, OF_HOLDER, Place};
 use crate::mirror::Change;
+use crate::policy::Author;
 use crate::records::RecordKey;
 
 /// How often edges are told, and sidecars are asked to tell their decisions.
@@ -62,19 +64,19 @@ struct Wanted {
 /// `GET /v1/live`
 pub(super) async fn follow(
     State(api): Shared,
+    Extension(author): Extension<Author>,
     Extension(authority): Extension<Authority>,
     Query(query): Query<LiveQuery>,
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::of(query.what.as_deref())?;
     let verdicts = verdicts(query.verdict.as_deref())?;
     let filter = Filter { service: query.service, source: query.source, destination: query.destination, verdicts };
-    let Some((place, decisions)) = api.traffic.follow() else {
-        return Err(ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "as many follow already as this control plane serves at once",
-        )
-        .hint("close some of `meshctl tail`, `meshctl top` and pages"));
+    let follower = match authority.accessor() {
+        _ if authority.is_operator() => Follower::Operator,
+        Some(accessor) => Follower::Token(accessor.to_owned()),
+        None => Follower::Address(author.from),
     };
+    let (place, decisions) = api.traffic.follow(follower).map_err(no_place)?;
     let ends_after = match query.for_s {
         None if authority.is_operator() => None,
         None => Some(LONGEST),
@@ -88,6 +90,19 @@ pub(super) async fn follow(
         Some((Ok::<_, Infallible>(event), reader))
     });
     Ok(([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response())
+}
+
+fn no_place(why: NoPlace) -> ApiError {
+    let (status, error) = match why {
+        NoPlace::AllTaken => {
+            (StatusCode::SERVICE_UNAVAILABLE, "as many follow already as this control plane serves at once".to_owned())
+        }
+        NoPlace::ShareTaken => (
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("{OF_HOLDER} follow already with this token, or without one from this address: no more may at once"),
+        ),
+    };
+    ApiError::new(status, error).hint("close some of `meshctl tail`, `meshctl top` and pages")
 }
 
 impl Wanted {
@@ -128,7 +143,7 @@ struct Reader {
     has_begun: bool,
     /// The rows that it has, by hash.
     told: BTreeMap<Edge, u64>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Reader {
@@ -139,7 +154,7 @@ impl Reader {
         since_s: Option<u64>,
         wanted: Wanted,
         ends_after: Option<Duration>,
-        (place, decisions): (OwnedSemaphorePermit, broadcast::Receiver<Arc<SeenDecision>>),
+        (place, decisions): (Place, broadcast::Receiver<Arc<SeenDecision>>),
     ) -> Self {
         let mut every = interval(EVERY);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);

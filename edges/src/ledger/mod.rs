@@ -337,6 +337,11 @@ impl Ledger {
         Selection { since: began, edges: sums.into_rows(by, self.open.sum(), self.bounds.instances) }
     }
 
+    /// The begin of the first period that is kept.
+    pub fn kept_since(&self) -> Option<SystemTime> {
+        self.pages.keys().map(|period| period.start()).min()
+    }
+
     /// Edges that were called in the last half minute, or have calls open.
     pub fn lively(&self) -> BTreeSet<Edge> {
         let mut lively: BTreeSet<&Arc<Edge>> = self.recent.edges().filter(|edge| self.known.contains_key(*edge)).collect();
