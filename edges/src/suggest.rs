@@ -61,13 +61,20 @@ pub fn suggest(seen: &[Sighting], detail: Detail, called: impl Fn(&ServiceName) 
         let pair = Pair { source, destination, seen, needed_for, called: called(destination), now };
         suggestion.intentions.push(match detail {
             Detail::Pairs => pair.whole(),
-            Detail::Requests => pair.by_requests().unwrap_or_else(|why| {
-                suggestion.notes.extend(why.map(|why| format!("{source} -> {destination} is allowed whole: {why}")));
-                pair.whole()
-            }),
+            Detail::Requests => {
+                pair.by_requests().inspect(|made| suggestion.notes.extend(every_path(&made.intention))).unwrap_or_else(|why| {
+                    suggestion.notes.extend(why.map(|why| format!("{source} -> {destination} is allowed whole: {why}")));
+                    pair.whole()
+                })
+            }
         });
     }
     suggestion
+}
+
+/// Whether a permission stands for paths that were too many to tell apart, or too long: the only one without a path.
+pub fn allows_every_path(permission: &Permission) -> bool {
+    permission.path.is_none()
 }
 
 /// Two services, and what one was seen to call of the other.
@@ -165,6 +172,23 @@ impl Pair<'_> {
         }
         Ok(allowed_by)
     }
+}
+
+/// What to know of an intention that allows every path.
+fn every_path(intention: &Intention) -> Option<String> {
+    let Rule::Permissions { permissions, .. } = &intention.rule else { return None };
+    let methods: Vec<String> = permissions.iter().filter(|permission| allows_every_path(permission)).map(methods_of).collect();
+    (!methods.is_empty()).then(|| {
+        format!(
+            "{} allows every path for {}: the paths seen were too many to tell apart",
+            intention.pair(),
+            methods.join(" and for ")
+        )
+    })
+}
+
+fn methods_of(permission: &Permission) -> String {
+    if permission.methods.is_empty() { "every method".to_owned() } else { permission.methods.join(", ") }
 }
 
 /// The rule for a path in the form in which it is judged.

@@ -224,6 +224,9 @@ pub enum IntentionCommand {
         /// Refuse where something was changed after this revision.
         #[arg(long, value_name = "REVISION")]
         if_revision: Option<u64>,
+        /// Judge only the calls that were seen in so long a time [default: all that are kept, 30 days].
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        since: Option<Duration>,
         /// How long to watch for new denials afterwards: exit code 1 if there are any [default: 30s on a terminal, else 0s].
         #[arg(long, value_name = "TIME", value_parser = duration::parse)]
         watch: Option<Duration>,
@@ -239,6 +242,9 @@ pub enum IntentionCommand {
         /// As with apply.
         #[arg(long)]
         merge: bool,
+        /// Judge only the calls that were seen in so long a time [default: all that are kept, 30 days].
+        #[arg(long, value_name = "TIME", value_parser = duration::parse, conflicts_with = "against")]
+        since: Option<Duration>,
         /// Compare with this file instead of asking the control plane.
         #[arg(long, value_name = "FILE")]
         against: Option<PathBuf>,

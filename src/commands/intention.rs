@@ -35,11 +35,11 @@ pub async fn intention(args: IntentionArgs) -> Outcome {
         IntentionCommand::Match { name, source } => matching(&output, &name, source).await,
         IntentionCommand::Check(call) => judge::check(&output, call).await,
         IntentionCommand::Explain(call) => judge::explain(&output, call).await,
-        IntentionCommand::Apply { file, merge, yes, if_revision, watch, change } => {
-            file::apply(&output, file::Apply { file, merge, yes, if_revision, watch, change }).await
+        IntentionCommand::Apply { file, merge, yes, if_revision, since, watch, change } => {
+            file::apply(&output, file::Apply { file, merge, yes, if_revision, since, watch, change }).await
         }
-        IntentionCommand::Plan { file, merge, against: None } => file::plan(&output, &file, merge).await,
-        IntentionCommand::Plan { file, merge, against: Some(against) } => file::compare(&output, &file, &against, merge),
+        IntentionCommand::Plan { file, merge, since, against: None } => file::plan(&output, &file, merge, since).await,
+        IntentionCommand::Plan { file, merge, against: Some(against), .. } => file::compare(&output, &file, &against, merge),
         IntentionCommand::Validate { file, strict } => file::validate(&file.positional.or(file.file).unwrap_or_default(), strict),
         IntentionCommand::Export => file::export(&output).await,
         IntentionCommand::Suggest(args) => suggest::suggest(&output, args).await,

@@ -193,6 +193,9 @@ pub struct ApplyRequest {
     /// As in [`SetRequest`].
     #[serde(default)]
     pub wait_ms: u64,
+    /// Of a dry run: only calls that were seen in the last so many seconds are judged; all that are kept unless given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_s: Option<u64>,
 }
 
 /// What an apply did, or would do.
@@ -218,7 +221,7 @@ pub struct Applied {
     /// Pairs of the request that no call matches: a side of them names a service that nobody knows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub never_matched: Vec<String>,
-    /// Of a dry run: what it would do to the calls that were seen in the last day.
+    /// Of a dry run: what it would do to the calls that were seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effects: Option<Effects>,
     /// Absent for a dry run and when nothing changed.

@@ -142,6 +142,9 @@ pub struct Suggestion {
     pub since: String,
     /// RFC 3339: its end.
     pub until: String,
+    /// Calls that there was no room for, since the start of the control plane: what they need is not in the file.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
     /// What to know before it is applied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -184,6 +187,9 @@ pub struct Effects {
     pub since: String,
     /// Edges looked at.
     pub edges: usize,
+    /// Calls that there was no room for, since the start of the control plane: they are not judged.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
     /// What goes through now and would be refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub newly_denied: Vec<Effect>,

@@ -65,6 +65,17 @@ pub(super) fn since(since_s: Option<u64>, now: SystemTime) -> SystemTime {
     now.checked_sub(since_s.map_or(DAY, Duration::from_secs)).unwrap_or(SystemTime::UNIX_EPOCH).max(SystemTime::UNIX_EPOCH)
 }
 
+/// What to know where something had no room.
+pub(super) fn left_out_note(left_out: u64, lacks: &str) -> Option<String> {
+    (left_out > 0).then(|| {
+        format!(
+            "there was no room for {left_out} {} since the control plane started: {lacks}; \
+             keep audit as the default until `meshctl intention audited` tells nothing more, and see the bounds in docs/traffic.md",
+            if left_out == 1 { "call" } else { "calls" }
+        )
+    })
+}
+
 /// Verdicts as in `deny,audit`.
 pub(super) fn verdicts(text: Option<&str>) -> Result<Vec<Verdict>, ApiError> {
     let words = text.into_iter().flat_map(|text| text.split(','));

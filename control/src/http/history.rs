@@ -53,5 +53,5 @@ pub(super) async fn rollback(
 ) -> Result<Json<Applied>, ApiError> {
     let dry_run = request.dry_run;
     let applied = api.policy.rollback(request, &author).await?;
-    Ok(Json(if dry_run { effects::told(api, authority, applied).await? } else { applied }))
+    Ok(Json(if dry_run { effects::told(api, authority, applied, None).await? } else { applied }))
 }

@@ -66,7 +66,7 @@ pub(super) enum Outcome {
 
 impl Outcome {
     async fn planned(api: Arc<Api>, authority: Authority, applied: Applied) -> Result<Json<Self>, ApiError> {
-        Ok(Json(Self::Planned(Box::new(effects::told(api, authority, applied).await?))))
+        Ok(Json(Self::Planned(Box::new(effects::told(api, authority, applied, None).await?))))
     }
 
     fn written(written: Written) -> Json<Self> {
@@ -126,14 +126,14 @@ pub(super) async fn apply(
     Extension(authority): Extension<Authority>,
     LargeInput(request): LargeInput<ApplyRequest>,
 ) -> Result<Json<Applied>, ApiError> {
-    let dry_run = request.dry_run;
+    let (dry_run, since_s) = (request.dry_run, request.since_s);
     let may = |touched: &Touched<'_>| demand::of_apply(&authority, touched).map_err(|denied| refusal(&authority, denied));
     let mut applied = api.policy.apply_if(request, &author, may).await?;
     if !authority.may(Access::Read, Resource::AllIntentions) {
         // Whether `web -> *` gives way to others is for whoever may read what is said of every destination.
         applied.shadowed.retain(|shadowed| !shadowed.intention.ends_with("-> *"));
     }
-    Ok(Json(if dry_run { effects::told(api, authority, applied).await? } else { applied }))
+    Ok(Json(if dry_run { effects::told(api, authority, applied, since_s).await? } else { applied }))
 }
 
 /// `PUT /v1/default-policy`

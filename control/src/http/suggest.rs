@@ -9,9 +9,9 @@ use postern_api::http::{Evidence, SuggestRequest, Suggested, Suggestion};
 use postern_edges::suggest::{self, Detail};
 use postern_edges::{Filter, Sighting, Verdict};
 use postern_intentions::file::{Comments, IntentionFile, render_commented};
-use postern_intentions::{DefaultPolicy, Intention, PairKey};
+use postern_intentions::{DefaultPolicy, Intention, PairKey, Rule};
 
-use super::edges::{may_see, since};
+use super::edges::{left_out_note, may_see, since};
 use super::error::ApiError;
 use super::input::Input;
 use super::{Api, Shared, rfc3339};
@@ -43,7 +43,9 @@ fn suggestion(api: &Api, seen: &[Sighting], request: &SuggestRequest, since: Sys
     let detail = if request.l7 { Detail::Requests } else { Detail::Pairs };
     let called = api.mirror.read(|view| called(view, seen));
     let found = suggest::suggest(seen, detail, |name| called.get(name).copied().unwrap_or_default(), until);
-    let notes = notes(api, &found, seen, request);
+    let left_out = api.traffic.left_out();
+    let mut notes = notes(api, &found, seen, request);
+    notes.extend(left_out_note(left_out, "what such calls need is not in the file"));
     let file = file(&found, seen, (since, until), &notes);
     let suggested = |one: suggest::Suggested| Suggested {
         evidence: one.needed_for.iter().filter_map(|at| seen.get(*at)).map(evidence).collect(),
@@ -55,6 +57,7 @@ fn suggestion(api: &Api, seen: &[Sighting], request: &SuggestRequest, since: Sys
         edges: seen.len(),
         since: rfc3339(since),
         until: rfc3339(until),
+        left_out,
         notes,
     }
 }
@@ -124,7 +127,13 @@ fn file(found: &suggest::Suggestion, seen: &[Sighting], (since, until): (SystemT
             Some(at) => one.by_permission.get(at),
         };
         let edges: Vec<&Sighting> = places.into_iter().flatten().filter_map(|at| seen.get(*at)).collect();
-        vec![in_words(&edges)]
+        let every_path = match (&intention.rule, permission) {
+            (Rule::Permissions { permissions, .. }, Some(at)) => permissions.get(at).is_some_and(suggest::allows_every_path),
+            _ => false,
+        };
+        let mut said = vec![in_words(&edges)];
+        said.extend(every_path.then(|| "These paths were too many to tell apart: this rule allows every path.".to_owned()));
+        said
     };
     let intentions = found.intentions.iter().map(|one| one.intention.clone()).collect();
     render_commented(&IntentionFile { default: Some(DefaultPolicy::Deny), intentions }, &Comments { head: &head, of: &of })

@@ -137,6 +137,7 @@ impl Policy {
             expected_revision: None,
             reason: None,
             wait_ms: 0,
+            since_s: None,
         };
         let wanted =
             Wanted { request, what: "intention.apply", keeps: BTreeSet::new(), scope: Some(destination), told: Told::Difference };

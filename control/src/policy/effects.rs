@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use postern_api::http::{Applied, OpenPair, WouldClose};
 use postern_edges::effects::{Effects, effects};
-use postern_edges::{Called, Edge, OpenKey, Seen, Sighting, Tally, Verdict, judge};
+use postern_edges::{Called, Edge, OpenKey, Seen, Shape, Sighting, Tally, Verdict, judge};
 use postern_intentions::{Intention, PairKey, Protocol, Rule, RuleSet};
 use postern_names::ServiceName;
 use postern_traffic::ServiceSettings;
@@ -24,6 +24,8 @@ pub struct Change {
     called: HashMap<ServiceName, Called>,
     /// Intentions that come or go and look at what is not counted.
     looks_further: Vec<String>,
+    /// Calls whose paths are not told apart, of pairs of which an intention with permissions comes or goes.
+    any_path: u64,
 }
 
 impl Change {
@@ -37,11 +39,20 @@ impl Change {
             called.entry(key.destination.clone()).or_insert_with(|| called_as(view, &key.destination));
         }
         let befores = applied.changed.iter().map(|(before, _)| before).chain(&applied.removed);
+        let by_request: Vec<&Intention> =
+            sets(applied).chain(befores.clone()).filter(|one| matches!(one.rule, Rule::Permissions { .. })).collect();
+        let judges = |edge: &Edge| {
+            by_request.iter().any(|one| one.source.includes(&edge.source) && one.destination.includes(&edge.destination))
+        };
+        let is_any = |edge: &Edge| edge.http.as_ref().is_some_and(|http| http.shape == Shape::rest());
+        let any_path = seen.iter().map(|seen| &seen.sighting).filter(|seen| is_any(&seen.edge) && judges(&seen.edge));
+        let any_path = any_path.fold(0u64, |sum, seen| sum.saturating_add(seen.tally.count));
         let further = sets(applied).chain(befores).filter(|intention| looks_further(intention)).map(Intention::pair);
         Self {
             before: view.rules(),
             after: view.rules_with(default, &removed, &set),
             called,
+            any_path,
             looks_further: further.collect::<BTreeSet<_>>().into_iter().collect(),
         }
     }
@@ -84,13 +95,20 @@ impl Change {
 
     /// What cannot be judged for sure.
     pub fn notes(&self) -> Vec<String> {
-        if self.looks_further.is_empty() {
-            return Vec::new();
+        let mut notes = Vec::new();
+        if !self.looks_further.is_empty() {
+            let pairs = self.looks_further.join(", ");
+            notes.push(format!(
+                "{pairs}: permissions on headers, queries and tokens are judged as if calls had none, since these are not counted"
+            ));
         }
-        let pairs = self.looks_further.join(", ");
-        vec![format!(
-            "{pairs}: permissions on headers, queries and tokens are judged as if calls had none, since these are not counted"
-        )]
+        if self.any_path > 0 {
+            notes.push(format!(
+                "the paths of {} calls were too many to tell apart (`…`): what permissions say of them is not known for sure",
+                self.any_path
+            ));
+        }
+        notes
     }
 }
 

@@ -90,6 +90,7 @@ fn merge_of(intention: Intention) -> ApplyRequest {
         expected_revision: None,
         reason: None,
         wait_ms: 0,
+        since_s: None,
     }
 }
 

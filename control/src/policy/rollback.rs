@@ -40,6 +40,7 @@ impl Policy {
                     expected_revision: Some(marker),
                     reason: request.reason.clone(),
                     wait_ms: request.wait_ms,
+                    since_s: None,
                 },
             };
             match self.apply_wanted(wanted, author, |_| Ok::<(), PolicyError>(()), |_| Ok(())).await {

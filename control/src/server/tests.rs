@@ -62,6 +62,22 @@ impl Rig {
         sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap()
     }
 
+    /// The answer to the operator.
+    async fn send(&self, method: &str, path: &str, body: &Value) -> Value {
+        let stream = TcpStream::connect(&self.control.addresses.http).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let bearer = format!("Bearer {}", self.operator());
+        let request = hyper::Request::builder().method(method).uri(path).header("host", "localhost");
+        let request = request.header("authorization", bearer).header("content-type", "application/json");
+        let request = request.body(http_body_util::Full::new(Bytes::from(body.to_string()))).unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        let status = response.status();
+        let answer = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(status.is_success(), "{path}: {status} {answer:?}");
+        serde_json::from_slice(&answer).unwrap()
+    }
+
     async fn get_as(&self, path: &str, secret: &str) -> Value {
         let response = self.ask(path, secret).await;
         assert_eq!(response.status(), 200, "{path}");

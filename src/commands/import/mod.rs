@@ -83,6 +83,7 @@ async fn carry(plan: &Plan) -> Result<(), Failure> {
             expected_revision: None,
             reason: Some(REASON.into()),
             wait_ms: 0,
+            since_s: None,
         };
         let _: Applied = client.call(Method::PUT, "/v1/intentions", Some(&request), STEP).await?;
     }

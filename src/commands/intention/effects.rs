@@ -12,9 +12,11 @@ const MOST: usize = 20;
 pub fn text(output: &Output, effects: &Effects) -> String {
     let mut text = String::new();
     if effects.edges == 0 {
-        text.push_str("no call was seen in the last day, so what it does to live traffic is not known\n");
+        text.push_str(&format!("no call was seen since {}, so what it does to live traffic is not known\n", effects.since));
     } else if effects.newly_denied.is_empty() {
         text.push_str(&format!("no call that was seen would be refused ({} edges since {})\n", effects.edges, effects.since));
+    } else {
+        text.push_str(&format!("judged by the calls that were seen ({} edges since {})\n", effects.edges, effects.since));
     }
     text.push_str(&table(output, "would be refused, and goes through now", Tone::Bad, &effects.newly_denied));
     text.push_str(&table(output, "would go through, and is refused now", Tone::Good, &effects.newly_allowed));

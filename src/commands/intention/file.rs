@@ -38,6 +38,8 @@ pub struct Apply {
     pub yes: bool,
     /// Refuse where something was changed after this revision.
     pub if_revision: Option<u64>,
+    /// How far to look back for calls to judge.
+    pub since: Option<Duration>,
     /// How long to watch for new denials.
     pub watch: Option<Duration>,
     /// How.
@@ -101,8 +103,8 @@ pub async fn export(output: &Output) -> Outcome {
     done()
 }
 
-fn request(file: IntentionFile, merge: bool) -> ApplyRequest {
-    ApplyRequest {
+fn request(file: IntentionFile, merge: bool, since: Option<Duration>) -> Result<ApplyRequest, Failure> {
+    Ok(ApplyRequest {
         default: file.default,
         intentions: file.intentions,
         merge,
@@ -110,6 +112,15 @@ fn request(file: IntentionFile, merge: bool) -> ApplyRequest {
         expected_revision: None,
         reason: None,
         wait_ms: 0,
+        since_s: since.map(since_s).transpose()?,
+    })
+}
+
+/// A time to look back, as the API takes it.
+pub fn since_s(since: Duration) -> Result<u64, Failure> {
+    match since.as_secs() {
+        0 => Err(Failure::new("--since is shorter than a second").cure("give a time such as 24h")),
+        seconds => Ok(seconds),
     }
 }
 
@@ -191,8 +202,8 @@ fn not_understood_text(planned: &Applied) -> String {
 }
 
 /// What an apply would change: the answer is no when that is something.
-pub async fn plan(output: &Output, path: &Path, merge: bool) -> Outcome {
-    let request = request(read(path)?, merge);
+pub async fn plan(output: &Output, path: &Path, merge: bool, since: Option<Duration>) -> Outcome {
+    let request = request(read(path)?, merge, since)?;
     let applied = send(&mut Client::find().await?, &request, Duration::ZERO).await?;
     show_plan(output, &applied)
 }
@@ -225,9 +236,9 @@ pub fn asked(output: &Output, planned: &Applied, reads_stdin: bool, question: &s
 
 /// Shows the difference, asks, and makes the store equal to the file.
 pub async fn apply(output: &Output, args: Apply) -> Outcome {
-    let Apply { file, merge, yes, if_revision, watch, change } = args;
+    let Apply { file, merge, yes, if_revision, since, watch, change } = args;
     let reads_stdin = file == Path::new("-");
-    let mut request = request(read(&file)?, merge);
+    let mut request = request(read(&file)?, merge, since)?;
     request.expected_revision = if_revision;
     let mut client = Client::find().await?;
     let planned = send(&mut client, &request, Duration::ZERO).await?;

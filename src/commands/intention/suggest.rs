@@ -4,11 +4,12 @@ use hyper::Method;
 use postern_api::http::{SuggestRequest, Suggestion};
 use std::time::Duration;
 
+use super::file::since_s;
 use crate::cli::Format;
 use crate::cli::intention::SuggestArgs;
 use crate::client::Client;
 use crate::commands::done;
-use crate::outcome::{Failure, Outcome};
+use crate::outcome::Outcome;
 use crate::output::Output;
 use crate::terminal;
 
@@ -17,10 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Prints the file; with `-o json` also what each intention is needed for.
 pub async fn suggest(output: &Output, args: SuggestArgs) -> Outcome {
-    if args.since.as_secs() == 0 {
-        return Err(Failure::new("--since is shorter than a second").cure("give a time such as 24h"));
-    }
-    let request = SuggestRequest { since_s: Some(args.since.as_secs()), l7: args.l7, service: args.service };
+    let request = SuggestRequest { since_s: Some(since_s(args.since)?), l7: args.l7, service: args.service };
     let suggestion: Suggestion = Client::find().await?.call(Method::POST, "/v1/suggest", Some(&request), PATIENCE).await?;
     match output.format() {
         Format::Json => output.show(&suggestion, |_| String::new())?,

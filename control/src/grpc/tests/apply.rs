@@ -23,6 +23,7 @@ async fn a_large_apply_reaches_a_sidecar_as_the_delta_of_one_revision_in_short_c
         expected_revision: None,
         reason: None,
         wait_ms: 30_000,
+        since_s: None,
     };
     let author = Author { who: "uid:0".into(), from: "unix".into() };
     let applying = tokio::spawn(async move { policy.apply(request, &author).await.unwrap().written.unwrap() });
@@ -90,6 +91,7 @@ async fn sidecars_that_would_not_understand_are_named_before_an_apply() {
             expected_revision: None,
             reason: None,
             wait_ms: 0,
+            since_s: None,
         };
         policy.apply(request, &Author { who: "uid:0".into(), from: "unix".into() }).await.unwrap().not_understood_by
     };

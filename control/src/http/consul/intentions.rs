@@ -167,6 +167,7 @@ async fn set(api: &Api, call: &Call, source: &Party, destination: &Party, body: 
         expected_revision: None,
         reason: None,
         wait_ms: 0,
+        since_s: None,
     };
     api.policy.apply(request, &call.author).await?;
     Ok(())

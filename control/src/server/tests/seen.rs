@@ -1,6 +1,6 @@
 //! What was seen of calls, asked for and followed.
 
-use postern_intentions::{Action, Intention};
+use postern_intentions::{Action, Intention, Protocol};
 use serde_json::json;
 
 use super::*;
@@ -254,6 +254,100 @@ async fn no_more_follow_than_there_are_places_and_a_place_that_is_left_is_free()
     };
     tokio::time::timeout(Duration::from_secs(20), freed).await.expect("a place is free");
     drop(all);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn one_token_does_not_hold_the_places_of_all() {
+    let rig = Rig::start().await;
+    let secret = rig.token("intentions \"api\" { policy = \"read\" }").await;
+    let mut all = Vec::new();
+    for _ in 0..16 {
+        all.push(rig.follow_as("what=changes", secret).await);
+    }
+    let refused = rig.ask("/v1/live", secret).await;
+    assert_eq!(refused.status(), 429);
+    let said = refused.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&said).contains("16 follow already with this token"), "{said:?}");
+    all.push(rig.follow("what=changes").await);
+    drop(all);
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_suggestion_and_a_plan_say_what_had_no_room() {
+    let rig = Rig::start().await;
+    let plan = json!({ "intentions": [], "dry_run": true });
+    rig.tell("api", edges(vec![edge("web", "audit", "/", 1)]));
+    for made in
+        [rig.send("POST", "/v1/suggest", &json!({})).await, rig.send("PUT", "/v1/intentions", &plan).await["effects"].take()]
+    {
+        assert!(made.get("left_out").is_none() && !made.to_string().contains("no room"), "{made}");
+    }
+    // 2,000 edges and 200 rests are kept of what one service tells.
+    for caller in (0..2_300).collect::<Vec<u32>>().chunks(1_000) {
+        rig.tell("api", edges(caller.iter().map(|caller| edge(&format!("c{caller}"), "audit", "/", 1)).collect()));
+    }
+    let said = "there was no room for 101 calls since the control plane started";
+    let suggested = rig.send("POST", "/v1/suggest", &json!({})).await;
+    assert_eq!((suggested["left_out"].as_u64(), suggested["intentions"].as_array().unwrap().len()), (Some(101), 2_200));
+    assert!(suggested["file"].as_str().unwrap().contains(said) && suggested["notes"].to_string().contains(said));
+    let effects = rig.send("PUT", "/v1/intentions", &plan).await["effects"].take();
+    assert_eq!(effects["left_out"], 101);
+    assert!(effects["notes"].to_string().contains(said), "{effects}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_rule_for_every_path_is_named_in_the_file_and_what_it_means_for_a_plan_too() {
+    let rig = Rig::start().await;
+    let http = records::encode(&records::ServiceRecord { protocol: Protocol::Http }).unwrap();
+    rig.write(vec![Op::put(RecordKey::Service("api".parse().unwrap()).to_bytes(), http)]).await;
+    let any = v1::SeenEdge { sample: String::new(), ..edge("job", "audit", "…", 7) };
+    rig.tell("api", edges(vec![edge("web", "audit", "/a", 1), any]));
+    let suggested = async {
+        loop {
+            let suggested = rig.send("POST", "/v1/suggest", &json!({ "l7": true })).await;
+            // What was written reaches the mirror a moment later.
+            if suggested["file"].as_str().unwrap().contains("permissions") {
+                return suggested;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let suggested = tokio::time::timeout(Duration::from_secs(20), suggested).await.expect("api speaks http");
+    let file = suggested["file"].as_str().unwrap();
+    assert_eq!(file.matches("this rule allows every path").count(), 1, "{file}");
+    let note = "job -> api allows every path for GET: the paths seen were too many to tell apart";
+    assert!(file.contains(note) && suggested["notes"].to_string().contains(note), "{suggested}");
+    let narrow = json!({ "source": "job", "destination": "api", "permissions": [{ "action": "allow", "path_prefix": "/a" }] });
+    let plan = rig.send("PUT", "/v1/intentions", &json!({ "intentions": [narrow], "dry_run": true })).await;
+    assert!(plan["effects"]["notes"].to_string().contains("the paths of 7 calls were too many to tell apart"), "{plan}");
+    rig.stop().await;
+}
+
+#[tokio::test]
+async fn a_plan_judges_all_that_is_kept_unless_it_is_told_how_far_to_look_back() {
+    let rig = Rig::start().await;
+    rig.send("PUT", "/v1/intentions/job/api", &json!({ "verb": "allow" })).await;
+    let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    let teller = Teller { stream: 1, service: "api".parse().unwrap(), instance: "api-1".parse().unwrap() };
+    let mut allowance = Allowance::full(tokio::time::Instant::now());
+    rig.control.mesh.traffic().take(&teller, &mut allowance, edges(vec![edge("job", "allow", "/month", 3)]), now - 20 * day);
+    let plan = async |since_s: Value| {
+        let planned = rig.send("PUT", "/v1/intentions", &json!({ "intentions": [], "dry_run": true, "since_s": since_s })).await;
+        let effects = &planned["effects"];
+        let hour = effects["since"].as_str().unwrap()[..13].to_owned();
+        (effects["newly_denied"].as_array().map_or(0, Vec::len), hour)
+    };
+    let then = crate::http::rfc3339(now - 20 * day)[..13].to_owned();
+    assert_eq!(
+        plan(Value::Null).await,
+        (1, then.clone()),
+        "a monthly job would be cut off, and it is said how far was looked back"
+    );
+    assert_eq!(plan(json!(86_400)).await.0, 0);
+    assert_eq!(plan(json!(30 * 86_400)).await, (1, then));
     rig.stop().await;
 }
 

@@ -2,7 +2,7 @@
 
 import { Failure, call } from "./api.js";
 import { button, field, h, replace, say } from "./dom.js";
-import { count, millis, plural, rate, when } from "./format.js";
+import { clock, count, millis, plural, rate, when } from "./format.js";
 import { dialog, failed, verdict } from "./parts.js";
 
 const WAIT_MS = 5000;
@@ -220,7 +220,9 @@ function effects(plan) {
     }
     if (parts.every((part) => part === null))
       parts.push(h("p", { class: "quiet" }, `No call that was seen changes (${plural(of.edges ?? 0, "edge")} looked at).`));
-    parts.push((of.notes ?? []).map((note) => h("p", { class: "quiet" }, note)));
+    if (of.since) parts.push(h("p", { class: "quiet" }, `Judged by what was seen from ${clock(of.since)} on.`));
+    const notes = { class: of.left_out ? "warns" : "quiet" };
+    parts.push((of.notes ?? []).map((note) => h("p", notes, note)));
   }
   for (const { intention, permission, by, why } of plan.shadowed ?? []) {
     const which = permission === undefined ? intention : `${intention}, permission ${permission}`;
