@@ -12,7 +12,7 @@ const MOST: usize = 20;
 pub fn text(output: &Output, effects: &Effects) -> String {
     let mut text = String::new();
     if effects.edges == 0 {
-        text.push_str(&format!("no call was seen since {}, so what it does to live traffic is not known\n", effects.since));
+        text.push_str("no call was seen in the time that is judged, so what it does to live traffic is not known\n");
     } else if effects.newly_denied.is_empty() {
         text.push_str(&format!("no call that was seen would be refused ({} edges since {})\n", effects.edges, effects.since));
     } else {

@@ -220,7 +220,7 @@ function effects(plan) {
     }
     if (parts.every((part) => part === null))
       parts.push(h("p", { class: "quiet" }, `No call that was seen changes (${plural(of.edges ?? 0, "edge")} looked at).`));
-    if (of.since) parts.push(h("p", { class: "quiet" }, `Judged by what was seen from ${clock(of.since)} on.`));
+    if (of.edges) parts.push(h("p", { class: "quiet" }, `Judged by what was seen from ${clock(of.since)} on.`));
     const notes = { class: of.left_out ? "warns" : "quiet" };
     parts.push((of.notes ?? []).map((note) => h("p", notes, note)));
   }
