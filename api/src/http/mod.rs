@@ -170,7 +170,7 @@ pub struct DefaultRequest {
 }
 
 /// Makes the store equal to a file, atomically.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// Absent: the default stays.

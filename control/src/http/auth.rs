@@ -66,8 +66,13 @@ impl Connection {
             Origin::Tcp(address) => address.to_string().into(),
             Origin::Unix { .. } => "unix".into(),
         };
-        let (is_authenticated, last_shown) = Default::default();
-        Self { origin, from, unauthenticated: Arc::new(Mutex::new(place)), is_authenticated, last_shown }
+        Self {
+            origin,
+            from,
+            unauthenticated: Arc::new(Mutex::new(place)),
+            is_authenticated: Arc::default(),
+            last_shown: Arc::default(),
+        }
     }
 
     fn author(&self, who: String) -> Author {

@@ -129,16 +129,7 @@ impl Policy {
         author: &Author,
         check: impl Fn(&View) -> Result<(), E>,
     ) -> Result<Applied, E> {
-        let request = ApplyRequest {
-            default: None,
-            intentions,
-            merge: false,
-            dry_run: false,
-            expected_revision: None,
-            reason: None,
-            wait_ms: 0,
-            since_s: None,
-        };
+        let request = ApplyRequest { intentions, ..ApplyRequest::default() };
         let wanted =
             Wanted { request, what: "intention.apply", keeps: BTreeSet::new(), scope: Some(destination), told: Told::Difference };
         self.apply_wanted(wanted, author, check, |_| Ok(())).await

@@ -82,16 +82,7 @@ impl Policy {
 
 /// The apply that sets this intention alone, as a dry run.
 fn merge_of(intention: Intention) -> ApplyRequest {
-    ApplyRequest {
-        default: None,
-        intentions: vec![intention],
-        merge: true,
-        dry_run: true,
-        expected_revision: None,
-        reason: None,
-        wait_ms: 0,
-        since_s: None,
-    }
+    ApplyRequest { intentions: vec![intention], merge: true, dry_run: true, ..ApplyRequest::default() }
 }
 
 fn applied(plan: Plan, view: &View) -> Applied {

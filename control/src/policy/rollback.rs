@@ -35,12 +35,11 @@ impl Policy {
                 request: ApplyRequest {
                     default: Some(then.default),
                     intentions: then.intentions.into_values().collect(),
-                    merge: false,
                     dry_run: request.dry_run,
                     expected_revision: Some(marker),
                     reason: request.reason.clone(),
                     wait_ms: request.wait_ms,
-                    since_s: None,
+                    ..ApplyRequest::default()
                 },
             };
             match self.apply_wanted(wanted, author, |_| Ok::<(), PolicyError>(()), |_| Ok(())).await {

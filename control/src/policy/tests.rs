@@ -167,16 +167,7 @@ fn intentions(range: std::ops::Range<usize>, action: Action) -> Vec<Intention> {
 }
 
 fn request(intentions: Vec<Intention>) -> ApplyRequest {
-    ApplyRequest {
-        default: None,
-        intentions,
-        merge: false,
-        dry_run: false,
-        expected_revision: None,
-        reason: None,
-        wait_ms: 0,
-        since_s: None,
-    }
+    ApplyRequest { intentions, ..ApplyRequest::default() }
 }
 
 #[derive(Default)]

@@ -76,14 +76,10 @@ async fn carry(plan: &Plan) -> Result<(), Failure> {
     }
     if !plan.intentions.is_empty() {
         let request = ApplyRequest {
-            default: None,
             intentions: plan.intentions.clone(),
             merge: true,
-            dry_run: false,
-            expected_revision: None,
             reason: Some(REASON.into()),
-            wait_ms: 0,
-            since_s: None,
+            ..ApplyRequest::default()
         };
         let _: Applied = client.call(Method::PUT, "/v1/intentions", Some(&request), STEP).await?;
     }

@@ -109,10 +109,8 @@ fn request(file: IntentionFile, merge: bool, since: Option<Duration>) -> Result<
         intentions: file.intentions,
         merge,
         dry_run: true,
-        expected_revision: None,
-        reason: None,
-        wait_ms: 0,
         since_s: since.map(since_s).transpose()?,
+        ..ApplyRequest::default()
     })
 }
 

@@ -15,16 +15,7 @@ async fn a_large_apply_reaches_a_sidecar_as_the_delta_of_one_revision_in_short_c
     db.settle().await;
     let policy = Policy::new(Arc::clone(&rig.store), Arc::clone(&rig.mirror), rig.mesh.sidecars());
     let to_api = |n| Intention::new(format!("service-{n}").parse().unwrap(), "api".parse().unwrap(), Action::Allow);
-    let request = ApplyRequest {
-        default: None,
-        intentions: (0..6000).map(to_api).collect(),
-        merge: false,
-        dry_run: false,
-        expected_revision: None,
-        reason: None,
-        wait_ms: 30_000,
-        since_s: None,
-    };
+    let request = ApplyRequest { intentions: (0..6000).map(to_api).collect(), wait_ms: 30_000, ..ApplyRequest::default() };
     let author = Author { who: "uid:0".into(), from: "unix".into() };
     let applying = tokio::spawn(async move { policy.apply(request, &author).await.unwrap().written.unwrap() });
     let (mut chunks, mut pairs) = (Vec::new(), BTreeSet::new());
@@ -83,16 +74,7 @@ async fn sidecars_that_would_not_understand_are_named_before_an_apply() {
         serde_json::from_value(intention).unwrap()
     };
     let plan = async |intention: Intention| {
-        let request = ApplyRequest {
-            default: None,
-            intentions: vec![intention],
-            merge: false,
-            dry_run: true,
-            expected_revision: None,
-            reason: None,
-            wait_ms: 0,
-            since_s: None,
-        };
+        let request = ApplyRequest { intentions: vec![intention], dry_run: true, ..ApplyRequest::default() };
         policy.apply(request, &Author { who: "uid:0".into(), from: "unix".into() }).await.unwrap().not_understood_by
     };
     let understood = with(serde_json::json!({ "action": "allow", "methods": ["GET"] }));

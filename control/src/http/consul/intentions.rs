@@ -159,16 +159,7 @@ async fn set(api: &Api, call: &Call, source: &Party, destination: &Party, body: 
     fields.insert("SourceName".into(), source.to_string().into());
     fields.insert("DestinationName".into(), destination.to_string().into());
     let intention = form::read(&Value::Object(fields), otherwise(api)).map_err(|why| ConsulError::bad_request(why.0))?;
-    let request = ApplyRequest {
-        default: None,
-        intentions: vec![intention],
-        merge: true,
-        dry_run: false,
-        expected_revision: None,
-        reason: None,
-        wait_ms: 0,
-        since_s: None,
-    };
+    let request = ApplyRequest { intentions: vec![intention], merge: true, ..ApplyRequest::default() };
     api.policy.apply(request, &call.author).await?;
     Ok(())
 }
